@@ -1,0 +1,251 @@
+"""What a weighted training loop is made of: batches, schedule, hold-out, early stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklearn_diffult._torch import autocast, progress
+from sklearn_diffult.augmentations import Augmentation
+
+_STEPS_PER_READING = 25
+
+
+class Rows(NamedTuple):
+    """Encoded rows, class indices (int64) and weights (float64, mean 1), all on the CPU."""
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+
+    def take(self, indices: Tensor) -> Rows:
+        """Return the rows at `indices`, with weights of mean 1 again."""
+        weights = self.weights[indices]
+        return Rows(self.inputs[indices], self.targets[indices], weights / weights.mean())
+
+
+def weighted_batches(
+    weights: Tensor, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield index batches for ever; a row comes up in proportion to its weight.
+
+    Systematic resampling: an epoch lays the rows end to end in random order, each as long as its
+    weight, and picks n_rows evenly spaced points from a random start. A row's count per epoch
+    then differs from its expectation by less than one, and equal weights give plain epochs.
+    """
+    n_rows = len(weights)
+    left_over = torch.empty(0, dtype=torch.int64)
+    while True:
+        order = torch.randperm(n_rows, generator=generator)
+        edges = weights[order].cumsum(0)
+        start = torch.rand((), generator=generator, dtype=torch.float64)
+        points = (torch.arange(n_rows) + start) * (edges[-1] / n_rows)
+        # Rounding may put the last point on the last edge.
+        picks = order[torch.searchsorted(edges, points, right=True).clamp_(max=n_rows - 1)]
+        picks = picks[torch.randperm(n_rows, generator=generator)]
+        queue = torch.cat([left_over, picks])
+        *batches, left_over = queue.split(batch_size)
+        if len(left_over) == batch_size:
+            batches, left_over = [*batches, left_over], left_over[:0]
+        yield from batches
+
+
+def warm_up_then_cosine(step: int, n_steps: int) -> float:
+    """Share of the learning rate: a linear rise over a tenth of the steps, then cosine to zero."""
+    n_rise = max(1, min(n_steps // 10, 200))
+    if step < n_rise:
+        return (step + 1) / n_rise
+    return 0.5 * (1.0 + math.cos(math.pi * (step - n_rise + 1) / (n_steps - n_rise + 1)))
+
+
+def constant(step: int, n_steps: int) -> float:
+    """Share of the learning rate that suits training without a known end."""
+    return 1.0
+
+
+def stratified_hold_out(
+    targets: np.ndarray, fraction: float, random_state: np.random.RandomState
+) -> np.ndarray:
+    """Mark `fraction` of each class, at least one row; a class of one row is left alone."""
+    held_out = np.zeros(len(targets), dtype=bool)
+    for target in np.unique(targets):
+        members = random_state.permutation(np.flatnonzero(targets == target))
+        count = min(len(members) - 1, max(1, round(fraction * len(members))))
+        held_out[members[:count]] = True
+    return held_out
+
+
+def balanced_accuracy(targets: np.ndarray, guesses: np.ndarray, weights: np.ndarray) -> float:
+    """Mean over the classes in `targets` of the weighted share of rows guessed right."""
+    mass = np.bincount(targets, weights)
+    hits = np.bincount(targets, weights * (guesses == targets))
+    return float((hits[mass > 0] / mass[mass > 0]).mean())
+
+
+class BestWeights:
+    """Keep the parameters with the best score, and tell when `patience` looks brought no gain."""
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.scores: list[float] = []
+        self._best = -math.inf
+        self._since_gain = 0
+        self._state: dict[str, Any] = {}
+
+    def update(self, score: float, module: nn.Module) -> bool:
+        """Record a score; True means stop."""
+        self.scores.append(score)
+        self._since_gain = 0 if score > self._best else self._since_gain + 1
+        # Among equals the later is kept: it has seen the lower learning rate.
+        if score >= self._best:
+            self._best = score
+            self._state = copy.deepcopy(module.state_dict())
+        return self._since_gain >= self.patience
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the best parameters back."""
+        module.load_state_dict(self._state)
+
+
+@dataclass
+class Training:
+    """Weighted cross-entropy descent on one module.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Maps inputs "n ..." to logits "n classes"; trained in place on `device`.
+    logit_shift : Tensor
+        Shape "classes"; added to the logits of every step.
+    scale_loss : bool
+        Whether weights scale losses of evenly drawn rows, or rows are drawn by weight.
+    augmentations : list of callables
+        Applied in turn to each batch of inputs, on the CPU.
+    """
+
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    generator: torch.Generator
+    logit_shift: Tensor
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    scale_loss: bool
+    augmentations: list[Augmentation]
+    verbose: int
+
+    def run(
+        self,
+        rows: Rows,
+        n_steps: int,
+        schedule: Callable[[int, int], float],
+        optimizer_state: dict[str, Any] | None = None,
+        should_stop: Callable[[int], bool] | None = None,
+    ) -> tuple[list[float], dict[str, Any]]:
+        """Take up to `n_steps` steps; return the loss of each and the optimiser's state.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite.
+        """
+        self.module.to(self.device).train()
+        optimizer = _adamw(self.module, self.learning_rate, self.weight_decay)
+        if optimizer_state is not None:
+            optimizer.load_state_dict(optimizer_state)
+        chances = torch.ones_like(rows.weights) if self.scale_loss else rows.weights
+        batches = weighted_batches(chances, min(self.batch_size, len(chances)), self.generator)
+        losses: list[float] = []
+        pending: list[Tensor] = []
+        with progress(n_steps, "classifier", self.verbose) as bar:
+            for step in range(n_steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * schedule(step, n_steps)
+                loss = self.loss(rows, next(batches))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                pending.append(loss.detach())
+                stop = should_stop is not None and should_stop(step + 1)
+                # Reading a loss waits for the device, so it is done once in a while.
+                if stop or len(pending) == _STEPS_PER_READING or step + 1 == n_steps:
+                    losses += _finite(torch.stack(pending).tolist())
+                    bar.update(len(pending))
+                    bar.set_postfix(loss=f"{losses[-1]:.3f}", **self._speed(bar))
+                    pending.clear()
+                if stop:
+                    break
+        self.module.eval()
+        return losses, optimizer.state_dict()
+
+    def loss(self, rows: Rows, batch: Tensor) -> Tensor:
+        """Mean loss of the rows at the indices `batch`."""
+        inputs = rows.inputs[batch]
+        for augment in self.augmentations:
+            inputs = augment(inputs, self.generator)
+        with autocast(self.device, self.dtype):
+            logits = self.module(inputs.to(self.device))
+        logits = logits.float() + self.logit_shift.to(self.device)
+        losses = F.cross_entropy(logits, rows.targets[batch].to(self.device), reduction="none")
+        if self.scale_loss:
+            losses = losses * rows.weights[batch].float().to(self.device)
+        return losses.mean()
+
+    def _speed(self, bar: Any) -> dict[str, str]:
+        rate = bar.format_dict.get("rate")
+        return {"rows/s": f"{rate * self.batch_size:.0f}"} if rate else {}
+
+
+def _finite(losses: list[float]) -> list[float]:
+    if not np.isfinite(losses).all():
+        raise FloatingPointError(
+            "The loss is no longer finite, so training stopped. Lower learning_rate, or use "
+            "precision='float32'; a module of your own must give finite logits."
+        )
+    return losses
+
+
+def _adamw(module: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels only, not biases and norms."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+
+@contextlib.contextmanager
+def private_global_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for foreign code, and put them back afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        # torch.manual_seed would also seed the devices that are not put back.
+        torch.random.default_generator.manual_seed(seed)
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def to_cpu(value: Any) -> Any:
+    """Copy modules and tensors, nested in dicts and lists too, to the CPU."""
+    if isinstance(value, nn.Module):
+        return copy.deepcopy(value).cpu()
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_cpu(item) for item in value]
+    return value

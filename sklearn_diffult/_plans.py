@@ -1,0 +1,107 @@
+"""What the balancer's parameters mean to the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklearn_diffult._fitting import private_global_rng
+from sklearn_diffult._torch import build, lookup, new_generator
+from sklearn_diffult._training_data import TrainingData
+from sklearn_diffult.diffusion.generation import GenerationPlan
+from sklearn_diffult.diffusion.regularizers import REGULARIZERS
+from sklearn_diffult.diffusion.solvers import SOLVERS
+from sklearn_diffult.diffusion.trainer import TrainingPlan
+from sklearn_diffult.filters import FilterPlan
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
+
+LABEL_DROPOUT = 0.1
+# Half-life of the parameter average, as a share of all rows seen in training.
+EMA_SHARE = 0.02
+
+
+def build_network(
+    choice: str | Callable[..., torch.nn.Module],
+    data: TrainingData,
+    seed: int,
+    device: torch.device,
+) -> torch.nn.Module:
+    """Build the denoiser's network for the rows at hand.
+
+    Raises
+    ------
+    ValueError
+        If the named network is for images and the rows are a table, or the other way round.
+    """
+    shape, n_classes = data.codec.sample_shape, len(data.classes)
+    if callable(choice):
+        with private_global_rng(seed, device):
+            return choice(shape, n_classes)
+    default = "unet" if data.codec.is_image else "mlp"
+    name = default if choice == "auto" else choice
+    if (name == "mlp") == data.codec.is_image:
+        raise ValueError(
+            f"network={name!r} does not fit encoded rows of shape {shape}; "
+            f"use 'auto' or {default!r}."
+        )
+    factory = DENOISER_NETWORKS[name]
+    return build(lambda: factory(shape, n_classes), new_generator(seed))
+
+
+def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
+    """Read the training parameters of a balancer."""
+    batch_size = _batch_size(parameters, is_image)
+    n_steps = parameters.n_steps
+    if n_steps == "auto":
+        n_steps = int(np.clip(75 * n_rows / batch_size, 1_500, 30_000))
+    return TrainingPlan(
+        n_steps=n_steps,
+        batch_size=batch_size,
+        learning_rate=parameters.learning_rate,
+        ema_half_life=EMA_SHARE * n_steps * batch_size,
+        label_dropout=LABEL_DROPOUT,
+        class_temper=parameters.class_temper,
+        regularizer=lookup(REGULARIZERS | {None: None}, parameters.regularizer),
+        regularizer_strength=parameters.regularizer_strength,
+        horizontal_flip=parameters.horizontal_flip,
+    )
+
+
+def generation_plan(parameters: Any, is_image: bool) -> GenerationPlan:
+    """Read the generation parameters of a balancer.
+
+    Raises
+    ------
+    ValueError
+        If guidance_interval is not two rising noise levels.
+    """
+    interval = tuple(parameters.guidance_interval)
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1]:
+        raise ValueError(
+            f"guidance_interval={parameters.guidance_interval!r} must be two noise levels "
+            "(low, high) with 0 <= low <= high, such as (0.4, 4.0)."
+        )
+    return GenerationPlan(
+        solver=lookup(SOLVERS, parameters.solver),
+        n_steps=parameters.n_solver_steps,
+        guidance_scale=parameters.guidance_scale,
+        guidance_interval=interval,
+        # Generation keeps no activations for a backward pass.
+        batch_size=4 * _batch_size(parameters, is_image),
+    )
+
+
+def filter_plan(parameters: Any) -> FilterPlan:
+    """Read the thresholds of a balancer."""
+    maxima = {name: getattr(parameters, f"{name}_max") for name in ("d1", "d2", "d3")}
+    on = {name: float(maximum) for name, maximum in maxima.items() if maximum is not None}
+    return FilterPlan(on, d1_min=parameters.d1_min)
+
+
+def _batch_size(parameters: Any, is_image: bool) -> int:
+    if parameters.batch_size == "auto":
+        return 64 if is_image else 256
+    return int(parameters.batch_size)

@@ -1,0 +1,136 @@
+"""Devices, precision, generators and progress bars, shared by both estimators."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"`` or a device name into a device that exists on this machine.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown to torch or the device is not there.
+    """
+    mps = getattr(torch.backends, "mps", None)
+    has_mps = mps is not None and mps.is_available()
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if has_mps else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={device!r} is not a device name; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count(),
+        "mps": has_mps,
+    }
+    if not available.get(resolved.type, False):
+        raise ValueError(
+            f"device={device!r} is not available on this machine; use device='auto' or 'cpu'."
+        )
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Pick the dtype of matrix work: bfloat16 where the hardware multiplies it, else float32."""
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    if precision == "auto" and device.type == "cpu":
+        # Without native bfloat16 a CPU emulates it, several times slower than float32.
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+            return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """Run the enclosed forward passes in `dtype`; nothing happens for float32."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def new_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator of its own, so that torch's global one is never touched."""
+    return torch.Generator(device=device).manual_seed(int(seed))
+
+
+def build(factory: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """Build a network and draw every parameter from `generator`.
+
+    Modules are made on the meta device, where torch's own initialisation neither costs anything
+    nor consumes the global random state. A module that wants something other than the defaults
+    below defines ``reset_parameters(generator)``; it is called after its children's.
+    """
+    with torch.device("meta"):
+        network = factory()
+    network = network.to_empty(device="cpu")
+    _initialise(network, generator)
+    return network
+
+
+def _initialise(module: nn.Module, generator: torch.Generator) -> None:
+    for child in module.children():
+        _initialise(child, generator)
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, generator=generator)
+    elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d):
+        module.reset_parameters()
+    elif type(module).__module__.split(".")[0] != "torch" and hasattr(module, "reset_parameters"):
+        module.reset_parameters(generator)
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(parameter: str) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into a MemoryError that names what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"The device ran out of memory; lower {parameter}. ({error})") from error
+    except RuntimeError as error:
+        # The CPU allocator reports exhaustion as a plain RuntimeError.
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(f"Memory ran out; lower {parameter}. ({error})") from error
+
+
+def progress(total: int, description: str, verbose: int) -> Any:
+    """Return a tqdm bar, silent when ``verbose == 0``."""
+    return tqdm(total=total, desc=description, disable=not verbose, dynamic_ncols=True)
+
+
+def child_seeds(random_state: Any, n: int) -> list[int]:
+    """Derive `n` independent seeds from an int, a RandomState, or None (fresh entropy).
+
+    scikit-learn's ``check_random_state(None)`` would hand out numpy's global generator.
+    """
+    if random_state is None:
+        random_state = np.random.RandomState()
+    elif not isinstance(random_state, np.random.RandomState):
+        random_state = np.random.RandomState(random_state)
+    return [int(seed) for seed in random_state.randint(0, 2**31 - 8, size=n)]
+
+
+def lookup(table: dict[Any, Any], choice: Any) -> Any:
+    """Return a line of a table by its name, or the user's own choice as it is."""
+    return choice if callable(choice) else table[choice]

@@ -1,0 +1,97 @@
+"""Checked training data: what came in, beside what the models work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from imblearn.utils import check_sampling_strategy, check_target_type
+from sklearn.utils import check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+
+from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
+from sklearn_diffult.codecs.containers import labels_like
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows and labels as they came in, and as tensors and class indices.
+
+    Attributes
+    ----------
+    X, y : container
+        What the user gave.
+    labels : ndarray of shape (n_rows,)
+        Labels without their container; column numbers where y is one-hot.
+    codec : ImageCodec or TableCodec
+        Fitted to X.
+    encoded : Tensor of shape (n_rows, ...), float32
+        Encoded rows.
+    classes : ndarray of shape (n_classes,)
+        Labels, sorted.
+    indices : ndarray of shape (n_rows,), int64
+        Class index of each row.
+    is_one_hot : bool
+        Whether y has one column per class.
+    """
+
+    X: Any
+    y: Any
+    labels: np.ndarray
+    codec: ImageCodec | TableCodec
+    encoded: torch.Tensor
+    classes: np.ndarray
+    indices: np.ndarray
+    is_one_hot: bool
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows per class, shape (n_classes,)."""
+        return np.bincount(self.indices)
+
+    def with_synthetic_labels(self, indices: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Append synthetic rows' class indices: all labels as an array, and as y's container."""
+        labels = np.concatenate([self.labels, self.classes[indices]])
+        if self.is_one_hot:
+            one_hot = (labels[:, None] == self.classes).astype(np.int64)
+            return labels, labels_like(self.y, one_hot)
+        column = labels[:, None] if np.ndim(self.y) == 2 else labels
+        return labels, labels_like(self.y, column)
+
+
+def check_training_data(X: Any, y: Any, image_shape: tuple[int, ...] | None) -> TrainingData:
+    """Check and encode X and y.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X is no table or set of images that a codec takes, y holds no class labels or only one
+        class, or their lengths differ.
+    """
+    codec = make_codec(X, image_shape).fit(X)
+    if y is None:
+        raise ValueError("DiffusionBalancer requires y to be passed, but y is None.")
+    check_consistent_length(X, y)
+    check_classification_targets(y)
+    labels, is_one_hot = check_target_type(np.asarray(y), indicate_one_vs_all=True)
+    classes, indices = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class only ({classes.tolist()[0]!r}); balancing needs at least 2 classes."
+        )
+    return TrainingData(X, y, labels, codec, codec.encode(X), classes, indices, is_one_hot)
+
+
+def rows_to_generate(
+    target: int | float | str | Mapping[Any, int] | Callable[..., Any], data: TrainingData
+) -> dict[Any, int]:
+    """Return how many rows each class lacks, by label; an int target is the paper's N_t."""
+    if isinstance(target, Integral):
+        per_class = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
+        return {label: int(target) - n for label, n in per_class if n < int(target)}
+    strategy = check_sampling_strategy(target, data.labels, "over-sampling")
+    return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}

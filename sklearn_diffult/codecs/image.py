@@ -1,0 +1,204 @@
+"""Images of any layout as float tensors "n c h w" in [-1, 1]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from scipy import sparse
+
+from sklearn_diffult.codecs.containers import (
+    check_finite,
+    rows_like,
+    stack_rows,
+    template_of,
+    to_matrix,
+)
+
+CHANNELS = (1, 3, 4)
+MODES = {"L": 1, "RGB": 3, "RGBA": 4}
+MIN_SIDE = 8
+
+
+def looks_like_images(X: Any) -> bool:
+    """Tell whether `X` can only be images: 3 or 4 axes, or a list of Pillow images."""
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and isinstance(X[0], Image.Image)
+    return np.ndim(X) in (3, 4) if hasattr(X, "__array__") else False
+
+
+class ImageCodec:
+    """Bring images to float32 "n c h w" in [-1, 1] and back to the layout they came in.
+
+    Parameters
+    ----------
+    image_shape : tuple of int or None, default=None
+        ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` of flat
+        rows; None where the array's own axes tell.
+
+    Notes
+    -----
+    uint8 spans 0 to 255; every other dtype spans the range observed by ``fit``, and decoded values
+    are clipped to that span. As each side has at least 8 pixels and the channels are 1, 3 or 4,
+    channels-first and channels-last can always be told apart.
+    """
+
+    is_image = True
+
+    def __init__(self, image_shape: tuple[int, ...] | None = None):
+        self.image_shape = image_shape
+
+    def fit(self, X: Any, sample_weight: np.ndarray | None = None) -> ImageCodec:
+        """Learn layout, size and value range; weights play no part."""
+        pixels = self._pixels(X)
+        self.flat_template_ = None if self.image_shape is None else template_of(X)
+        self.mode_ = X[0].mode if _is_pillow_list(X) else None
+        self.layout_ = _layout(pixels.shape[1:])
+        self.pixel_shape_ = pixels.shape[1:]
+        self.dtype_ = pixels.dtype
+        self.low_, self.high_ = _span(pixels)
+        self.sample_shape = tuple(self._to_nchw(pixels[:1]).shape[1:])
+        return self
+
+    def encode(self, X: Any) -> torch.Tensor:
+        """Return images as a float32 tensor "n c h w" in [-1, 1]."""
+        pixels = self._pixels(X)
+        if pixels.shape[1:] != self.pixel_shape_:
+            raise ValueError(
+                f"X holds images of shape {pixels.shape[1:]}, but fit saw {self.pixel_shape_}; "
+                "resize them to the same shape and layout."
+            )
+        scaled = (pixels.astype(np.float32) - self.low_) * (2.0 / (self.high_ - self.low_)) - 1.0
+        return torch.from_numpy(np.ascontiguousarray(self._to_nchw(scaled), dtype=np.float32))
+
+    def decode(self, encoded: torch.Tensor) -> Any:
+        """Return images in the container, layout and dtype that ``fit`` saw."""
+        unit = (encoded.cpu().clamp(-1, 1).numpy().astype(np.float64) + 1.0) / 2.0
+        values = self._from_nchw(unit * (self.high_ - self.low_) + self.low_)
+        if self.dtype_.kind in "bui":
+            values = np.rint(values)
+        values = values.astype(self.dtype_)
+        if self.mode_ is not None:
+            return [Image.fromarray(image) for image in values]
+        if self.flat_template_ is not None:
+            return rows_like(self.flat_template_, values.reshape(len(values), -1))
+        return values
+
+    def concatenate(self, X: Any, X_new: Any) -> Any:
+        """Append decoded images to the original ones."""
+        return stack_rows(list(X) if self.mode_ is not None else X, X_new)
+
+    def _pixels(self, X: Any) -> np.ndarray:
+        """Open any accepted container as an array of images with its own layout."""
+        if _is_pillow_list(X):
+            pixels = _open_pillow(X)
+        elif self.image_shape is not None:
+            pixels = self._unflatten(X)
+        else:
+            if sparse.issparse(X):
+                raise TypeError("X is sparse; images must be dense arrays. Use X.toarray().")
+            pixels = np.asarray(X)
+        _check_pixels(pixels)
+        return pixels
+
+    def _unflatten(self, X: Any) -> np.ndarray:
+        if self.image_shape is None or len(self.image_shape) not in (2, 3):
+            raise ValueError(
+                f"image_shape={self.image_shape!r} must be (height, width), "
+                "(height, width, channels) or (channels, height, width)."
+            )
+        if sparse.issparse(X):
+            raise TypeError(
+                "X is sparse, but image_shape asks for images, which must be dense. "
+                "Use X.toarray(), or image_shape=None for a table."
+            )
+        if np.ndim(X) != 2:
+            raise ValueError(
+                f"image_shape={self.image_shape!r} describes flat rows, but X has {np.ndim(X)} "
+                "axes; leave image_shape=None for arrays that already have image axes."
+            )
+        values = to_matrix(X)
+        if values.shape[1] != np.prod(self.image_shape):
+            raise ValueError(
+                f"image_shape={self.image_shape!r} needs rows of {np.prod(self.image_shape)} "
+                f"values, but X has {values.shape[1]} columns."
+            )
+        return values.reshape(len(values), *self.image_shape)
+
+    def _to_nchw(self, pixels: np.ndarray) -> np.ndarray:
+        if self.layout_ == "n h w":
+            return pixels[:, np.newaxis]
+        return rearrange(pixels, f"{self.layout_} -> n c h w")
+
+    def _from_nchw(self, images: np.ndarray) -> np.ndarray:
+        if self.layout_ == "n h w":
+            return images[:, 0]
+        return rearrange(images, f"n c h w -> {self.layout_}")
+
+
+def _is_pillow_list(X: Any) -> bool:
+    return isinstance(X, list | tuple) and len(X) > 0 and isinstance(X[0], Image.Image)
+
+
+def _open_pillow(images: Any) -> np.ndarray:
+    first = images[0]
+    for index, image in enumerate(images):
+        if not isinstance(image, Image.Image):
+            raise TypeError(f"X[{index}] is {type(image).__name__}; expected a Pillow image.")
+        if image.mode not in MODES:
+            raise ValueError(
+                f"X[{index}] has mode {image.mode!r}; expected one of {sorted(MODES)}. "
+                "Use image.convert('RGB') or image.convert('L')."
+            )
+        if (image.size, image.mode) != (first.size, first.mode):
+            raise ValueError(
+                f"X[{index}] has size {image.size} and mode {image.mode!r}, but X[0] has "
+                f"{first.size} and {first.mode!r}; resize and convert them to be alike."
+            )
+    return np.stack([np.asarray(image) for image in images])
+
+
+def _check_pixels(pixels: np.ndarray) -> None:
+    if pixels.ndim not in (3, 4):
+        raise ValueError(
+            f"X has {pixels.ndim} axes; images are (n, height, width), (n, height, width, "
+            "channels), (n, channels, height, width), or flat rows with image_shape."
+        )
+    if pixels.dtype.kind not in "buif":
+        raise TypeError(
+            f"X has dtype {pixels.dtype}; images must be integers or floats. If the images "
+            "differ in size, resize them to one shape first."
+        )
+    if 0 in pixels.shape:
+        raise ValueError(f"X is empty: its shape is {pixels.shape}; give at least one image.")
+    check_finite(pixels, "X")
+    layout = _layout(pixels.shape[1:])
+    sides = [pixels.shape[layout.split().index(axis)] for axis in "hw"]
+    if min(sides) < MIN_SIDE:
+        raise ValueError(
+            f"X holds images of {sides[0]} x {sides[1]} pixels; each side must be at least "
+            f"{MIN_SIDE}. Pad or enlarge them, or pass flat rows as a table."
+        )
+
+
+def _layout(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        return "n h w"
+    if shape[2] in CHANNELS:
+        return "n h w c"
+    if shape[0] in CHANNELS:
+        return "n c h w"
+    raise ValueError(
+        f"X holds images of shape {shape}; one axis must be channels, first or last, and "
+        f"channels must be one of {CHANNELS}."
+    )
+
+
+def _span(pixels: np.ndarray) -> tuple[float, float]:
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(pixels.min()), float(pixels.max())
+    return low, high if high > low else low + 1.0

@@ -1,0 +1,1 @@
+"""Class-conditional diffusion on torch tensors; knows nothing of scikit-learn."""

@@ -1,0 +1,58 @@
+"""Noise levels: the distribution seen in training and the grid walked in generation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EDM_SIGMA_DATA = 0.5
+
+
+@dataclass(frozen=True)
+class LogNormalSigma:
+    """Training noise with ``ln(sigma) ~ Normal(log_mean, log_std)``.
+
+    Karras et al. 2022, Table 1, gives log_mean = -1.2 and log_std = 1.2 for data of standard
+    deviation 0.5. We keep sigma / sigma_data distributed alike for data of any scale.
+    """
+
+    sigma_data: float
+    log_mean: float = -1.2
+    log_std: float = 1.2
+
+    @property
+    def _shift(self) -> float:
+        return self.log_mean + math.log(self.sigma_data / EDM_SIGMA_DATA)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `n` noise levels, shape (n,), on the generator's device."""
+        normal = torch.randn(n, generator=generator, device=generator.device)
+        return (normal * self.log_std + self._shift).exp()
+
+    def quantile(self, sigma: Tensor) -> Tensor:
+        """Return the share of training noise below `sigma`, in [0, 1].
+
+        It plays the part of t / T in papers that draw the time step uniformly.
+        """
+        return torch.special.ndtr((sigma.log() - self._shift) / self.log_std)
+
+
+SIGMA_DISTRIBUTIONS: dict[str, Callable[[float], LogNormalSigma]] = {"lognormal": LogNormalSigma}
+
+
+def sigma_grid(
+    n_steps: int, sigma_data: float, *, low: float = 0.004, high: float = 160.0, rho: float = 7.0
+) -> Tensor:
+    """Return `n_steps` falling noise levels and a final 0, shape (n_steps + 1,), float64.
+
+    Karras et al. 2022, Eq. (5). `low` and `high` are in units of sigma_data: their 0.002 and 80
+    divided by 0.5.
+    """
+    ramp = torch.linspace(0, 1, n_steps, dtype=torch.float64)
+    first, last = high ** (1 / rho), low ** (1 / rho)
+    grid = sigma_data * (first + ramp * (last - first)) ** rho
+    return torch.cat([grid, grid.new_zeros(1)])

@@ -1,0 +1,224 @@
+"""Filter synthetic rows: d1, d2, d3 and the near-copy guard, from the training data alone.
+
+The paper (arXiv 2403.05170) names three metrics whose formulas no public page that we could reach
+gives; the definitions here are ours. Every score is divided by what real rows of the class show
+among themselves, so 1 means "as far as real rows are from each other" and a threshold carries over
+from one data set to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.neighbors import NearestNeighbors
+
+# A class with fewer rows has too few distances for a median of its own.
+MIN_ROWS_FOR_OWN_SCALE = 10
+
+
+def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Euclidean distance from each row (n, d) to the nearest reference (m, d), shape (n,)."""
+    return pairwise_distances_argmin_min(rows, references)[1].astype(np.float64)
+
+
+def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Distance from each real row to the nearest other row of its class, shape (n,).
+
+    A row alone in its class gets NaN.
+    """
+    distances = np.full(len(rows), np.nan)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            neighbours = NearestNeighbors(n_neighbors=1).fit(rows[members])
+            # Without an argument, kneighbors leaves each row itself out.
+            distances[members] = neighbours.kneighbors()[0][:, 0]
+    return distances
+
+
+def class_scales(
+    values: np.ndarray, labels: np.ndarray, n_classes: int, statistic: Callable = np.nanmedian
+) -> np.ndarray:
+    """Typical value of real rows per class, pooled where a class has too few, shape (n_classes,).
+
+    Always positive: where the pooled statistic is 0 (over half of the rows are duplicates), the
+    mean of the positive values stands in, and 1 if there are none.
+    """
+    known = np.isfinite(values)
+    pooled = float(statistic(values[known])) if known.any() else 0.0
+    if pooled <= 0:
+        positive = values[known & (values > 0)]
+        pooled = float(positive.mean()) if len(positive) else 1.0
+    scales = np.full(n_classes, pooled)
+    for label in range(n_classes):
+        own = values[known & (labels == label)]
+        if len(own) >= MIN_ROWS_FOR_OWN_SCALE and statistic(own) > 0:
+            scales[label] = statistic(own)
+    return scales
+
+
+@dataclass
+class Evidence:
+    """What the metrics may look at: real rows, and what a classifier trained on them says.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_real, n_values)
+        Real rows in encoded input space, flattened.
+    labels : ndarray of shape (n_real,)
+        Class indices of the real rows.
+    n_classes : int
+        Number of classes.
+    embed : callable or None
+        Maps rows (n, n_values) to classifier features (n, n_features). Needed by d2.
+    surprise : callable or None
+        Maps rows (n, n_values) and a class index to -log p(class | row), shape (n,). Needed by d3.
+    held_out_surprise : ndarray of shape (n_real,) or None
+        -log p(label | row) of each real row under a classifier that has not seen it; NaN where
+        there is none. Needed by d3.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    n_classes: int
+    embed: Callable[[np.ndarray], np.ndarray] | None = None
+    surprise: Callable[[np.ndarray, int], np.ndarray] | None = None
+    held_out_surprise: np.ndarray | None = None
+    _cache: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def remember(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return ``compute()``, computed once."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
+
+
+def score_d1(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
+    """Distance in input space to the nearest real row of the class, over the class's scale."""
+    scales = evidence.remember(
+        "d1",
+        lambda: class_scales(_leave_one_out(evidence), evidence.labels, evidence.n_classes),
+    )
+    return nearest_distances(rows, evidence.rows[evidence.labels == label]) / scales[label]
+
+
+def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
+    """Distance in classifier features to the nearest real row of the class, over its scale."""
+    if evidence.embed is None:
+        raise ValueError("d2 needs a classifier: Evidence.embed is None.")
+    embed = evidence.embed
+    features = evidence.remember("d2 features", lambda: embed(evidence.rows))
+    scales = evidence.remember(
+        "d2",
+        lambda: class_scales(
+            leave_one_out_distances(features, evidence.labels), evidence.labels, evidence.n_classes
+        ),
+    )
+    return nearest_distances(embed(rows), features[evidence.labels == label]) / scales[label]
+
+
+def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
+    """Surprise -log p(class | row), over the mean surprise of held-out real rows of the class."""
+    if evidence.surprise is None or evidence.held_out_surprise is None:
+        raise ValueError("d3 needs a classifier: Evidence.surprise is None.")
+    held_out = evidence.held_out_surprise
+    scales = evidence.remember(
+        "d3",
+        # The median surprise of easy classes is next to 0; the mean is their cross-entropy.
+        lambda: class_scales(held_out, evidence.labels, evidence.n_classes, np.nanmean),
+    )
+    return evidence.surprise(rows, label) / scales[label]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A line of the table: how to score, and what it needs. Lower scores are closer to real."""
+
+    score: Callable[[Evidence, np.ndarray, int], np.ndarray]
+    needs_features: bool = False
+    needs_probabilities: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "d1": Metric(score_d1),
+    "d2": Metric(score_d2, needs_features=True),
+    "d3": Metric(score_d3, needs_probabilities=True),
+}
+
+
+@dataclass(frozen=True)
+class FilterPlan:
+    """Thresholds on scores: a row is kept if every score is at most its maximum.
+
+    Attributes
+    ----------
+    maxima : dict of str to float
+        Highest score allowed, per metric that is on.
+    d1_min : float
+        Rows whose d1 lies below are near-copies of a real row and never kept; 0 turns this off.
+    """
+
+    maxima: dict[str, float]
+    d1_min: float
+
+    def needs(self, what: str) -> bool:
+        """Tell whether a metric that is on needs ``"features"`` or ``"probabilities"``."""
+        return any(getattr(METRICS[name], f"needs_{what}") for name in self.maxima)
+
+
+NO_FILTERS = FilterPlan({}, d1_min=0.0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores and decisions for n rows of one class.
+
+    Attributes
+    ----------
+    scores : dict of str to ndarray of shape (n,)
+    failed : dict of str to bool ndarray of shape (n,)
+        Per metric, and ``"near_copy"``.
+    badness : ndarray of shape (n,)
+        Largest score over its maximum; infinite for near-copies. At most 1 means kept.
+    """
+
+    scores: dict[str, np.ndarray]
+    failed: dict[str, np.ndarray]
+    badness: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Boolean mask of the rows that pass, shape (n,)."""
+        return self.badness <= 1
+
+
+def judge(evidence: Evidence, rows: np.ndarray, label: int, plan: FilterPlan) -> Verdict:
+    """Score rows (n, n_values) of one class and decide which to keep."""
+    scores = {name: METRICS[name].score(evidence, rows, label) for name in plan.maxima}
+    failed = {name: scores[name] > maximum for name, maximum in plan.maxima.items()}
+    badness = np.zeros(len(rows))
+    for name, maximum in plan.maxima.items():
+        badness = np.maximum(badness, scores[name] / maximum)
+    if plan.d1_min > 0 and not _mostly_duplicates(evidence, label):
+        d1 = scores["d1"] if "d1" in scores else score_d1(evidence, rows, label)
+        failed["near_copy"] = d1 < plan.d1_min
+        badness[failed["near_copy"]] = np.inf
+    return Verdict(scores, failed, badness)
+
+
+def _mostly_duplicates(evidence: Evidence, label: int) -> bool:
+    """Tell whether over half of the class's rows have an equal twin, as in tables of few integers.
+
+    There a synthetic row that equals a real one gives nothing away.
+    """
+    own = _leave_one_out(evidence)[evidence.labels == label]
+    return bool(np.nanmedian(own) == 0) if len(own) > 1 else False
+
+
+def _leave_one_out(evidence: Evidence) -> np.ndarray:
+    return evidence.remember(
+        "leave one out", lambda: leave_one_out_distances(evidence.rows, evidence.labels)
+    )

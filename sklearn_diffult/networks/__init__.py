@@ -1,0 +1,1 @@
+"""Raw networks on torch tensors; one table per purpose."""

@@ -1,0 +1,61 @@
+"""Classifier networks: the table of names, and what a name, a module or a callable builds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from sklearn_diffult._torch import build
+from sklearn_diffult.networks.mlp_classifier import MLPClassifierNetwork
+from sklearn_diffult.networks.resnet import ResNet
+
+Factory = Callable[[tuple[int, ...], int], nn.Module]
+
+# name -> (sample_shape, n_classes) -> network. A network maps encoded rows to logits "n classes"
+# and offers features(rows), the penultimate features "n f" under its linear head.
+CLASSIFIER_NETWORKS: dict[str, Factory] = {"resnet": ResNet, "mlp": MLPClassifierNetwork}
+
+
+def build_classifier(
+    module: str | nn.Module | Factory,
+    sample_shape: tuple[int, ...],
+    n_classes: int,
+    generator: torch.Generator,
+) -> nn.Module:
+    """Build a network by name, copy a module, or call a callable; on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If the callable returns no module.
+    ValueError
+        If the module's output is not one logit per class.
+    """
+    if isinstance(module, str):
+        name = module
+        if name == "auto":
+            name = "resnet" if len(sample_shape) == 3 else "mlp"
+        factory = CLASSIFIER_NETWORKS[name]
+        return build(lambda: factory(sample_shape, n_classes), generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(generator.initial_seed())
+        if isinstance(module, nn.Module):
+            network = copy.deepcopy(module).cpu()
+        else:
+            network = module(sample_shape, n_classes)
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"module must make a torch.nn.Module, but it returned {type(network).__name__}."
+            )
+        # Also brings lazy layers to their shape before the optimiser asks for their parameters.
+        with torch.no_grad():
+            logits = network.cpu().eval()(torch.zeros(2, *sample_shape))
+    if tuple(logits.shape) != (2, n_classes):
+        raise ValueError(
+            f"module must map rows of shape {(2, *sample_shape)} to logits of shape "
+            f"{(2, n_classes)}, one per class; it returned {tuple(logits.shape)}."
+        )
+    return network

@@ -1,0 +1,63 @@
+"""Residual multilayer perceptron: the default classifier for tables."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """LayerNorm and two linear layers, added to the input."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 2 * width)
+        self.narrow = nn.Linear(2 * width, width)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Start as the identity, so that depth costs nothing early in training."""
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map "n f" to "n f"."""
+        return h + self.narrow(F.silu(self.widen(self.norm(h))))
+
+
+class MLPClassifierNetwork(nn.Module):
+    """Residual perceptron over the columns of a table; images are flattened.
+
+    Parameters
+    ----------
+    sample_shape : tuple of int
+        Shape of one encoded row: "d" for tables, "c h w" for images.
+    n_classes : int
+        Number of logits.
+    width, n_blocks : int, default=128, 2
+        Hidden width, which is the length of the feature vector, and number of residual blocks.
+    """
+
+    def __init__(
+        self, sample_shape: tuple[int, ...], n_classes: int, width: int = 128, n_blocks: int = 2
+    ):
+        super().__init__()
+        self.inward = nn.Linear(math.prod(sample_shape), width)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(n_blocks)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, n_classes)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Start at equal logits, so that the first loss is log(n_classes)."""
+        nn.init.zeros_(self.head.weight)
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Map rows "n ..." to penultimate features "n f"."""
+        h = F.silu(self.inward(rows.flatten(start_dim=1)))
+        return self.norm(self.blocks(h))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows "n ..." to logits "n classes"."""
+        return self.head(self.features(rows))

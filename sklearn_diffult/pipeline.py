@@ -1,0 +1,282 @@
+"""Pipeline that passes a balancer's weights on to its final step, or refuses to fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import imblearn.pipeline
+import numpy as np
+from sklearn import get_config
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.feature_selection import RFE, RFECV, SelectFromModel
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline as SklearnPipeline
+from sklearn.utils import Bunch
+from sklearn.utils.metadata_routing import MetadataRouter, get_routing_for_object
+from sklearn.utils.validation import has_fit_parameter
+
+from sklearn_diffult.weights import all_ones, attach_weights, detach_weights, receive
+
+# Their `fit(X, y, **params)` hands the parameters to the one estimator inside as they are ...
+_HAND_ON_AS_GIVEN = (BaseSearchCV, RFE, SelectFromModel)
+# ... or `sample_weight`, and nothing else, to every estimator inside.
+_HAND_ON_TO_ALL = (StackingClassifier, VotingClassifier)
+# Resamples rows in proportion to the weights, so the estimator inside needs to know of none.
+_USE_WEIGHTS_THEMSELVES = (BaggingClassifier,)
+
+
+class Pipeline(imblearn.pipeline.Pipeline):
+    """imbalanced-learn's pipeline, in which a balancer's weights reach the final step.
+
+    Same parameters, attributes and methods as ``imblearn.pipeline.Pipeline``. Where a step makes
+    weights (`DiffusionBalancer`), ``fit``, ``fit_transform`` and ``fit_predict`` pass them to the
+    final step as ``sample_weight``, exactly as a fit by hand would: also through nested pipelines,
+    searches, and meta-estimators that hand weights on. Where they cannot arrive and any of them
+    differs from 1, fitting raises, before anything is trained where that can be known.
+
+    Parameters
+    ----------
+    steps : list of (str, estimator)
+        Transformers and samplers, then the final estimator.
+    transform_input : list of str or None, default=None
+        Metadata that the steps transform on its way; needs metadata routing.
+    memory : str, joblib.Memory or None, default=None
+        Cache of fitted steps. A cached balancer brings its own weights along.
+    verbose : bool, default=False
+        Print the time that each step takes.
+
+    Raises
+    ------
+    ValueError
+        From ``fit``: if weights differ from 1 and the final step, or an estimator inside it,
+        takes none or a later sampler would lose them; or if the user also gives weights.
+
+    See Also
+    --------
+    make_pipeline : The same without names.
+
+    Notes
+    -----
+    With metadata routing enabled, estimators inside meta-estimators must request the weights:
+    ``LogisticRegression().set_fit_request(sample_weight=True)``. A final step that fits by itself
+    needs no request.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_diffult import DiffusionBalancer, Pipeline
+    >>> X = np.random.RandomState(0).normal(size=(30, 2))
+    >>> y = np.repeat(["many", "few"], [24, 6])
+    >>> balancer = DiffusionBalancer(omega=0.3, n_steps=5, random_state=0)
+    >>> pipeline = Pipeline([("balance", balancer), ("clf", LogisticRegression())]).fit(X, y)
+    >>> pipeline.predict(X).shape
+    (30,)
+    """
+
+    _receives_weights = True
+
+    def _check_method_params(self, method: str, props: dict[str, Any], **kwargs: Any) -> Any:
+        routed = super()._check_method_params(method, props, **kwargs)
+        if isinstance(routed, dict):
+            return routed
+        # With metadata routing and nothing to route, scikit-learn answers every look-up with a
+        # fresh, empty Bunch: what `_fit` adds to it would vanish.
+        return Bunch(**{name: routed[name] for name, _ in self.steps})
+
+    def _fit(self, X: Any, y: Any = None, routed_params: Any = None, raw_params: Any = None) -> Any:
+        X, y, received = receive(X, y)
+        makers = [i for i, (_, s) in enumerate(self.steps[:-1]) if _makes_weights(s)]
+        if received is None and not makers:
+            return super()._fit(X, y, routed_params, raw_params)
+
+        y = _array_or_series(y)
+        self._refuse_foreign_weights(makers, routed_params, received)
+        problem = self._why_weights_cannot_arrive(makers)
+        expects_weights = (
+            not all_ones(received)
+            if received is not None
+            else any(_will_weigh(self.steps[i][1], y) for i in makers)
+        )
+        if problem and expects_weights:
+            raise ValueError(problem)
+
+        if received is not None:
+            y = attach_weights(y, received)
+        X, y = super()._fit(X, y, routed_params, raw_params)
+        y, weights = detach_weights(y)
+        made = weights
+        if made is None:
+            made = received if received is not None else self.steps[makers[-1]][1].sample_weight_
+        if all_ones(made):
+            return X, y
+        if problem or weights is None:
+            raise ValueError(problem or _message("a step between loses them"))
+        self._give_to_final_step(weights, routed_params)
+        return X, y
+
+    def _give_to_final_step(self, weights: Any, routed_params: Any) -> None:
+        name, final = self.steps[-1]
+        if final is None or final == "passthrough":
+            return
+        for method in ("fit", "fit_transform", "fit_predict"):
+            if method in routed_params[name]:
+                routed_params[name][method][weight_parameter(final)] = weights
+
+    def _refuse_foreign_weights(self, makers: list[int], routed_params: Any, received: Any) -> None:
+        if len(makers) + (received is not None) > 1:
+            raise ValueError(
+                "More than one step hands on weights, and only one of them can hold: use one "
+                "DiffusionBalancer in a pipeline."
+            )
+        final_name = self.steps[-1][0]
+        for name in [final_name, *(self.steps[i][0] for i in makers)]:
+            for given in (params for params in routed_params.get(name, {}).values() if params):
+                keys = [k for k in given if k.split("__")[-1] == "sample_weight"]
+                if keys or name != final_name:
+                    raise ValueError(
+                        f"Step {name!r} was given {sorted(keys or given)} by the caller of fit, "
+                        "but DiffusionBalancer changes the rows and hands on weights of its own. "
+                        "Leave it out, or pass a callable as the balancer's `weighting` that "
+                        "computes the weights you want."
+                    )
+
+    def _why_weights_cannot_arrive(self, makers: list[int]) -> str | None:
+        first = makers[0] if makers else -1
+        for name, step in self.steps[first + 1 : -1]:
+            if hasattr(step, "fit_resample"):
+                return _message(
+                    f"the sampler {name!r} after it returns rows without weights. Put it before "
+                    "DiffusionBalancer"
+                )
+        name, final = self.steps[-1]
+        if final is None or final == "passthrough" or weight_parameter(final):
+            return None
+        return _message(f"the final step {name!r} ({type(final).__name__}) does not take them")
+
+
+def make_pipeline(
+    *steps: Any, memory: Any = None, transform_input: list[str] | None = None, verbose: bool = False
+) -> Pipeline:
+    """Build a `Pipeline` whose steps are named after their classes.
+
+    Parameters
+    ----------
+    *steps : estimators
+        Transformers and samplers, then the final estimator.
+    memory : str, joblib.Memory or None, default=None
+        Cache of fitted steps.
+    transform_input : list of str or None, default=None
+        Metadata that the steps transform on its way; needs metadata routing.
+    verbose : bool, default=False
+        Print the time that each step takes.
+
+    Returns
+    -------
+    pipeline : Pipeline
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> [name for name, _ in make_pipeline(StandardScaler(), LogisticRegression()).steps]
+    ['standardscaler', 'logisticregression']
+    """
+    return Pipeline(
+        imblearn.pipeline.make_pipeline(*steps).steps,
+        memory=memory,
+        transform_input=transform_input,
+        verbose=verbose,
+    )
+
+
+def weight_parameter(estimator: Any) -> str | None:
+    """Name under which ``estimator.fit`` takes one weight per row, for every part that learns.
+
+    None where it takes none, or where an estimator inside would be fitted without them.
+    """
+    if isinstance(estimator, _USE_WEIGHTS_THEMSELVES):
+        return "sample_weight"
+    parts = list(_learning_parts(estimator))
+    if _routes_metadata(estimator):
+        reached = _requests_weights(estimator) and all(
+            _requests_weights(part) and weight_parameter(part) for part in parts
+        )
+        return "sample_weight" if reached and not _resamples(estimator) else None
+    if isinstance(estimator, SklearnPipeline):
+        name, last = estimator.steps[-1]
+        inner = None if _resamples(estimator) else weight_parameter(last)
+        return f"{name}__{inner}" if inner else None
+    if isinstance(estimator, _HAND_ON_AS_GIVEN) and not isinstance(estimator, RFECV):
+        return weight_parameter(estimator.estimator)
+    if isinstance(estimator, _HAND_ON_TO_ALL):
+        reached = all(weight_parameter(part) == "sample_weight" for part in parts)
+    else:
+        # Meta-estimators look for `sample_weight` in the signature of the estimators inside, and
+        # fit without weights those that do not name it (a pipeline, a search).
+        reached = all(
+            has_fit_parameter(learner, "sample_weight") for learner in [estimator, *parts]
+        ) and all(weight_parameter(part) for part in parts)
+    return "sample_weight" if reached else None
+
+
+def _learning_parts(estimator: Any) -> Iterator[Any]:
+    """Estimators inside one that it fits on the rows and labels it was given."""
+    if isinstance(estimator, SklearnPipeline):
+        yield estimator.steps[-1][1]
+        return
+    values = estimator.get_params(deep=False).values() if hasattr(estimator, "get_params") else ()
+    for value in values:
+        named = value if isinstance(value, list) else [(None, value)]
+        candidates = (pair[1] for pair in named if isinstance(pair, tuple) and len(pair) == 2)
+        yield from (c for c in candidates if hasattr(c, "fit") and hasattr(c, "predict"))
+
+
+def _resamples(estimator: Any) -> bool:
+    return isinstance(estimator, SklearnPipeline) and any(
+        hasattr(step, "fit_resample") for _, step in estimator.steps
+    )
+
+
+def _routes_metadata(estimator: Any) -> bool:
+    if not get_config()["enable_metadata_routing"]:
+        return False
+    try:
+        return isinstance(get_routing_for_object(estimator), MetadataRouter)
+    except NotImplementedError:  # AdaBoost hands its weights on without routing
+        return False
+
+
+def _requests_weights(estimator: Any) -> bool:
+    routing = get_routing_for_object(estimator)
+    return "sample_weight" in routing.consumes("fit", ["sample_weight"])
+
+
+def _makes_weights(step: Any) -> bool:
+    return hasattr(step, "fit_resample_weighted")
+
+
+def _will_weigh(balancer: Any, y: Any) -> bool:
+    """Whether to expect weights other than 1, from what is known before fitting."""
+    if (balancer.weighting, balancer.omega) == ("row", 1):
+        return False
+    counts = Counter(np.asarray(y).ravel().tolist())
+    return len(set(counts.values())) > 1
+
+
+def _array_or_series(y: Any) -> Any:
+    """Labels in a container that can carry weights."""
+    if getattr(y, "ndim", None) == 2 and hasattr(y, "iloc") and y.shape[1] == 1:
+        return y.iloc[:, 0]
+    return y if isinstance(y, np.ndarray) or hasattr(y, "iloc") else np.asarray(y)
+
+
+def _message(reason: str) -> str:
+    return (
+        f"The weights of DiffusionBalancer cannot reach the final step: {reason}. Use a final "
+        "estimator whose fit takes sample_weight, and so does every estimator inside it "
+        "(requested by `set_fit_request(sample_weight=True)` where metadata routing is enabled); "
+        "or let every weight be 1: DiffusionBalancer(weighting='row', omega=1)."
+    )

@@ -1,0 +1,149 @@
+"""Generate and filter in rounds until every class has its count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_diffult.filters import Evidence, FilterPlan, Verdict, judge
+
+# After a poor round, ask for at most this many rows per row that is missing.
+MAX_SURPLUS = 4.0
+
+
+@dataclass
+class Candidates:
+    """Rows of one class, collected over the rounds.
+
+    Attributes
+    ----------
+    label : int
+        Class index.
+    wanted : int
+        Rows to keep.
+    report : dict of str to int
+        ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail several), ``filled`` (kept
+        although rejected, the least bad), ``shortfall``.
+    """
+
+    label: int
+    wanted: int
+    report: dict[str, int] = field(default_factory=lambda: {"generated": 0, "kept": 0})
+    kept: list[Tensor] = field(default_factory=list)
+    spare: list[Tensor] = field(default_factory=list)
+    spare_badness: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def missing(self) -> int:
+        """Rows still to be found."""
+        return self.wanted - self.report["kept"]
+
+    def to_ask(self) -> int:
+        """Rows to generate next, more of them the fewer were kept so far."""
+        generated, kept = self.report["generated"], self.report["kept"]
+        surplus = 1.0 if generated == 0 else min(MAX_SURPLUS, 1.1 * generated / max(1, kept))
+        return math.ceil(self.missing * surplus)
+
+    def take(self, rows: Tensor, verdict: Verdict) -> None:
+        """Keep what passed, up to what is missing, and remember the rest for filling."""
+        passed = np.flatnonzero(verdict.kept)[: self.missing]
+        rejected = np.flatnonzero(~verdict.kept & np.isfinite(verdict.badness))
+        self.kept.append(rows[passed])
+        self.spare.append(rows[rejected])
+        self.spare_badness.append(verdict.badness[rejected])
+        self.report["generated"] += len(rows)
+        self.report["kept"] += len(passed)
+        for name, failed in verdict.failed.items():
+            key = f"rejected_{name}"
+            self.report[key] = self.report.get(key, 0) + int(failed.sum())
+
+    def finish(self, fill: bool) -> Tensor:
+        """Return the rows, filled up with the least bad rejected ones if asked."""
+        rows = torch.cat(self.kept)
+        filled = 0
+        if fill and self.missing > 0:
+            least_bad = np.argsort(np.concatenate(self.spare_badness), kind="stable")
+            chosen = torch.cat(self.spare)[least_bad[: self.missing].copy()]
+            filled = len(chosen)
+            rows = torch.cat([rows, chosen])
+        self.report["filled"] = filled
+        self.report["shortfall"] = self.wanted - len(rows)
+        return rows
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Selected rows, their class indices, and a report per class index."""
+
+    rows: Tensor
+    indices: np.ndarray
+    reports: dict[int, dict[str, int]]
+
+
+def select(
+    wanted: dict[int, int],
+    draw: Callable[[np.ndarray, int], Tensor],
+    evidence: Evidence,
+    plan: FilterPlan,
+    max_rounds: int,
+    fill: bool,
+) -> Selection:
+    """Draw rows of each class until `wanted` of them pass, in at most `max_rounds` rounds.
+
+    Parameters
+    ----------
+    wanted : dict of int to int
+        Rows to select per class index, all positive.
+    draw : callable
+        ``draw(indices, round) -> rows "n ..."`` generates one row per class index.
+    evidence, plan : Evidence, FilterPlan
+        What the filters look at, and their thresholds.
+    max_rounds : int
+        Rounds of generation at most.
+    fill : bool
+        Make up what is still missing from the least bad rejected rows, never from near-copies.
+
+    Returns
+    -------
+    Selection
+        Rows grouped by class index, in rising order.
+    """
+    candidates = [Candidates(label, count) for label, count in sorted(wanted.items())]
+    for round_number in range(max_rounds):
+        asking = [(each, each.to_ask()) for each in candidates if each.missing > 0]
+        if not asking:
+            break
+        indices = np.repeat([each.label for each, _ in asking], [count for _, count in asking])
+        drawn = draw(indices, round_number).split([count for _, count in asking])
+        for (each, _), rows in zip(asking, drawn, strict=True):
+            each.take(rows, judge(evidence, rows.flatten(1).numpy(), each.label, plan))
+    chosen = [each.finish(fill) for each in candidates]
+    labels = np.array([each.label for each in candidates], dtype=np.int64)
+    return Selection(
+        rows=torch.cat(chosen) if chosen else draw(labels, 0),
+        indices=np.repeat(labels, [len(rows) for rows in chosen]),
+        reports={each.label: each.report for each in candidates},
+    )
+
+
+def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> str:
+    """Say which classes got too few rows that pass, and what to change; "" if none did."""
+    lacking = [
+        f"class {label!r}: {report['filled']} filled with rejected rows, "
+        f"{report['shortfall']} missing"
+        for label, report in reports.items()
+        if report["filled"] or report["shortfall"]
+    ]
+    if not lacking:
+        return ""
+    return (
+        f"After max_rounds={max_rounds} rounds the filters left too few rows "
+        f"({'; '.join(lacking)}). Raise max_rounds, n_steps or the thresholds d1_max, d2_max, "
+        "d3_max, or lower d1_min; filter_report_ says what was rejected by which."
+    )

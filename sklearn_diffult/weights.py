@@ -1,0 +1,314 @@
+"""Row weights: the schemes that make them from omega, and a balancer's faces that hand them on."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Real
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_diffult._carriers import (
+    USE_OUR_PIPELINE,
+    BalancedRows,
+    Weights,
+    all_ones,
+    attach_weights,
+    check_weights,
+    detach_weights,
+    receive,
+)
+
+__all__ = [
+    "WEIGHTINGS",
+    "BalancedRows",
+    "TransformerFace",
+    "Weights",
+    "all_ones",
+    "attach_weights",
+    "compute_weights",
+    "detach_weights",
+    "hand_on",
+    "hidden_from_imblearn",
+    "receive",
+]
+
+Weighting = Callable[[NDArray[Any], NDArray[np.bool_], float], ArrayLike]
+
+
+# --------------------------------------------------------------------------------------
+# Schemes
+# --------------------------------------------------------------------------------------
+
+
+def _row_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float) -> ArrayLike:
+    """Weigh a real row 1 and a synthetic row omega (arXiv 2403.05170, weighted cross-entropy)."""
+    return np.where(synthetic_mask, omega, 1.0)
+
+
+def _class_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float) -> ArrayLike:
+    """Give every class the same mass, of which its synthetic rows together hold omega."""
+    weights = np.zeros(len(y))
+    for label in np.unique(y):
+        synthetic = (y == label) & synthetic_mask
+        real = (y == label) & ~synthetic_mask
+        # A class without synthetic rows keeps its whole mass, else omega = 1 would erase it.
+        share = omega if synthetic.any() else 0.0
+        weights[real] = (1 - share) / max(1, real.sum())
+        weights[synthetic] = share / max(1, synthetic.sum())
+    return weights
+
+
+WEIGHTINGS: dict[str, Weighting] = {"row": _row_weights, "class": _class_weights}
+
+
+def compute_weights(
+    y: ArrayLike,
+    synthetic_mask: ArrayLike,
+    omega: float,
+    weighting: str | Weighting,
+) -> Weights:
+    """Weigh real and synthetic rows.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Labels of all rows, real and synthetic.
+    synthetic_mask : array-like of bool of shape (n_samples,)
+        True where a row is synthetic.
+    omega : float in [0, 1]
+        Weight of a synthetic row (``"row"``) or share of its class's mass that the synthetic
+        rows of a class hold together (``"class"``). 0 means real rows only.
+    weighting : {"row", "class"} or callable
+        ``"row"``: 1 for a real row, omega for a synthetic one. ``"class"``: every class has the
+        same total weight; a class without synthetic rows gives all of it to its real rows. A
+        callable ``(y, synthetic_mask, omega) -> weights of shape (n_samples,)`` gets arrays.
+
+    Returns
+    -------
+    sample_weight : ndarray of shape (n_samples,), float64
+        Finite, non-negative, mean 1.
+
+    Raises
+    ------
+    ValueError
+        For omega outside [0, 1], an unknown weighting, lengths that differ, a mask that is not
+        boolean, or weights that are not finite, negative, of the wrong length or all zero.
+    TypeError
+        If omega is not a number, or weighting neither a name nor a callable.
+
+    Examples
+    --------
+    >>> synthetic = [False, False, False, False, True, True]
+    >>> compute_weights([0, 0, 0, 1, 1, 1], synthetic, 0.5, "row")
+    array([1.2, 1.2, 1.2, 1.2, 0.6, 0.6])
+    >>> compute_weights([0, 0, 0, 1, 1, 1], synthetic, 0.5, "class")
+    array([1.  , 1.  , 1.  , 1.5 , 0.75, 0.75])
+    """
+    if isinstance(omega, bool) or not isinstance(omega, Real):
+        raise TypeError(f"omega must be a number in [0, 1], got {omega!r}.")
+    if not 0 <= omega <= 1:
+        raise ValueError(f"omega must lie in [0, 1], got {omega!r}.")
+    labels, mask = np.asarray(y), np.asarray(synthetic_mask)
+    if mask.dtype != bool or mask.shape != labels.shape:
+        raise ValueError(
+            f"synthetic_mask must be boolean with one value per label: y has shape "
+            f"{labels.shape}, synthetic_mask has shape {mask.shape} and dtype {mask.dtype}."
+        )
+    scheme = _resolve_weighting(weighting)
+    name = weighting if isinstance(weighting, str) else getattr(scheme, "__name__", repr(scheme))
+    weights = check_weights(scheme(labels, mask, float(omega)), len(labels), f"weighting={name!r}")
+    return weights / weights.mean()
+
+
+def _resolve_weighting(weighting: str | Weighting) -> Weighting:
+    if callable(weighting):
+        return weighting
+    if not isinstance(weighting, str):
+        raise TypeError(
+            f"weighting must be one of {sorted(WEIGHTINGS)} or a callable "
+            f"(y, synthetic_mask, omega) -> weights, got {weighting!r}."
+        )
+    if weighting not in WEIGHTINGS:
+        raise ValueError(
+            f"weighting must be one of {sorted(WEIGHTINGS)} or a callable, got {weighting!r}."
+        )
+    return WEIGHTINGS[weighting]
+
+
+# --------------------------------------------------------------------------------------
+# A balancer's faces: a sampler to imbalanced-learn, a transformer to scikit-learn
+# --------------------------------------------------------------------------------------
+
+_VALIDATORS = ("sklearn.base", "sklearn_compat.base")
+
+
+def _frames_up(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _module(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__", "")
+
+
+def hand_on(y: Any, sample_weight: Weights) -> Any:
+    """Labels as `DiffusionBalancer.fit_resample` returns them: plain, or carrying weights.
+
+    Only a step inside imbalanced-learn's pipeline gets labels that carry weights; everybody who
+    calls `fit_resample` directly, or fits a pipeline that ends with the balancer, gets plain ones.
+
+    Parameters
+    ----------
+    y : container of shape (n_samples,)
+        Labels.
+    sample_weight : ndarray of shape (n_samples,)
+        Weights.
+
+    Returns
+    -------
+    y : container of shape (n_samples,)
+        `y` itself, or the result of `attach_weights`, with a warning where the rest of the
+        pipeline would ignore the weights.
+    """
+    caller = _caller_of_fit_resample(sys._getframe(1))
+    if caller is None or _module(caller) != "imblearn.pipeline":
+        return y
+    if caller.f_code.co_name == "fit_resample":  # the balancer is the pipeline's last step
+        return y
+    for frame in _frames_up(caller):
+        pipeline = frame.f_locals.get("self")
+        if _module(frame) == "imblearn.pipeline" and hasattr(pipeline, "steps"):
+            _warn_if_lost(pipeline, sample_weight)
+            break
+    return attach_weights(y, sample_weight)
+
+
+def _caller_of_fit_resample(frame: FrameType | None) -> FrameType | None:
+    """Skip what may stand in between: overrides of `fit_resample`, scikit-learn's validation."""
+    for caller in _frames_up(frame):
+        if _module(caller) == "imblearn.pipeline":
+            return caller
+        if caller.f_code.co_name != "fit_resample" and _module(caller) not in _VALIDATORS:
+            return caller
+    return None
+
+
+def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
+    if all_ones(sample_weight) or getattr(pipeline, "_receives_weights", False):
+        return
+    steps = [step for _, step in pipeline.steps]
+    n_samplers = sum(hasattr(step, "fit_resample") for step in steps)
+    if n_samplers > 1 or not _receives_weights(steps[-1]):
+        warnings.warn(
+            "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "
+            f"DiffusionBalancer do not reach {type(steps[-1]).__name__} and omega has no effect. "
+            f"{USE_OUR_PIPELINE}",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _receives_weights(estimator: Any) -> bool:
+    """Whether an estimator unpacks labels that carry weights, itself or by its last part."""
+    if hasattr(estimator, "steps"):
+        estimator = estimator if hasattr(estimator, "_receives_weights") else estimator.steps[-1][1]
+    return bool(getattr(estimator, "_receives_weights", False))
+
+
+class hidden_from_imblearn:
+    """Method that imbalanced-learn's own modules do not see.
+
+    imbalanced-learn refuses a pipeline step that shows `fit`, `transform` and `fit_resample`
+    together, scikit-learn's pipeline demands `fit` and `transform`. One object can serve in both
+    only if it shows each of them the face it expects.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        functools.update_wrapper(self, method)  # type: ignore[arg-type]
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
+        if _module(sys._getframe(1)).partition(".")[0] == "imblearn":
+            raise AttributeError(f"{self._method.__name__} is hidden from imbalanced-learn")
+        return self._method.__get__(instance, owner)
+
+
+class TransformerFace:
+    """What makes a sampler with `fit_resample_weighted` a step of scikit-learn's pipeline.
+
+    Not scikit-learn's `TransformerMixin`: its `set_output` would wrap `BalancedRows`.
+    """
+
+    @hidden_from_imblearn
+    def transform(self, X: Any) -> Any:
+        """Return new rows as they are: balancing is for training rows only.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            New rows.
+
+        Returns
+        -------
+        X : array-like of shape (n_samples, ...)
+            The same rows, in the container that `set_output` chose where X is 2-D.
+        """
+        check_is_fitted(self)
+        return self._in_output_container(X)
+
+    @hidden_from_imblearn
+    def fit_transform(self, X: Any, y: Any) -> BalancedRows:
+        """Fit, and hand on balanced rows with their labels and weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Training labels.
+
+        Returns
+        -------
+        rows : BalancedRows
+            Not an array: only `WeightedTorchClassifier` can unpack it.
+        """
+        X_balanced, y_balanced, sample_weight = self.fit_resample_weighted(X, y)  # type: ignore[attr-defined]
+        X_balanced = self._in_output_container(X_balanced)
+        return BalancedRows(X_balanced, y_balanced, sample_weight, n_real=len(y))
+
+    def set_output(self, *, transform: str | None = None) -> TransformerFace:
+        """Choose the container of 2-D rows, as scikit-learn's transformers do.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"} or None, default=None
+            None leaves the choice as it was.
+
+        Returns
+        -------
+        self : object
+        """
+        if transform is not None:
+            # The name is scikit-learn's: `clone` copies the choice under it.
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def _in_output_container(self, X: Any) -> Any:
+        chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
+        container = chosen or get_config()["transform_output"]
+        if container == "default" or getattr(X, "ndim", None) != 2:
+            return X
+        identity = FunctionTransformer(
+            feature_names_out=lambda _, names: getattr(self, "feature_names_in_", names)
+        )
+        return identity.set_output(transform=container).fit_transform(X)
