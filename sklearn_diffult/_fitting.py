@@ -18,6 +18,7 @@ from sklearn_diffult._torch import autocast, progress
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
+_BLOCK_ROWS = 128
 
 
 class Rows(NamedTuple):
@@ -27,10 +28,10 @@ class Rows(NamedTuple):
     targets: Tensor
     weights: Tensor
 
-    def take(self, indices: Tensor) -> Rows:
-        """Return the rows at `indices`, with weights of mean 1 again."""
-        weights = self.weights[indices]
-        return Rows(self.inputs[indices], self.targets[indices], weights / weights.mean())
+    def take(self, mask: Tensor) -> Rows:
+        """Return the rows where `mask` is true, with weights of mean 1 again."""
+        weights = self.weights[mask]
+        return Rows(self.inputs[mask], self.targets[mask], weights / weights.mean())
 
 
 def weighted_batches(
@@ -59,6 +60,11 @@ def weighted_batches(
         yield from batches
 
 
+def auto_n_steps(n_rows: int) -> int:
+    """Steps of ``n_steps="auto"``: they grow as the square root of the rows."""
+    return max(300, round(30 * math.sqrt(n_rows)))
+
+
 def warm_up_then_cosine(step: int, n_steps: int) -> float:
     """Share of the learning rate: a linear rise over a tenth of the steps, then cosine to zero."""
     n_rise = max(1, min(n_steps // 10, 200))
@@ -72,16 +78,41 @@ def constant(step: int, n_steps: int) -> float:
     return 1.0
 
 
-def stratified_hold_out(
-    targets: np.ndarray, fraction: float, random_state: np.random.RandomState
-) -> np.ndarray:
-    """Mark `fraction` of each class, at least one row; a class of one row is left alone."""
-    held_out = np.zeros(len(targets), dtype=bool)
+def hold_out(rows: Rows, fraction: float, random_state: np.random.RandomState) -> tuple[Rows, Rows]:
+    """Take `fraction` of each class away, at least one row; a class of one row is left alone.
+
+    Raises
+    ------
+    ValueError
+        If no class has two rows.
+    """
+    targets = rows.targets.numpy()
+    taken = np.zeros(len(targets), dtype=bool)
     for target in np.unique(targets):
         members = random_state.permutation(np.flatnonzero(targets == target))
         count = min(len(members) - 1, max(1, round(fraction * len(members))))
-        held_out[members[:count]] = True
-    return held_out
+        taken[members[:count]] = True
+    if not taken.any():
+        raise ValueError("early_stopping=True needs a class with at least 2 rows to hold out.")
+    mask = torch.from_numpy(taken)
+    return rows.take(~mask), rows.take(mask)
+
+
+def apply_in_blocks(
+    function: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device, dtype: torch.dtype
+) -> np.ndarray:
+    """Apply `function` to inputs "n ..." in padded blocks; float32 array "n ...".
+
+    A matrix product may round a row differently when the number of rows differs. Blocks of one
+    size make a row's result independent of its neighbours.
+    """
+    outputs = []
+    with torch.inference_mode(), autocast(device, dtype):
+        for block in inputs.split(_BLOCK_ROWS):
+            padding = block.new_zeros(_BLOCK_ROWS - len(block), *block.shape[1:])
+            output = function(torch.cat([block, padding]).to(device))
+            outputs.append(output[: len(block)].detach().float().cpu())
+    return torch.cat(outputs).numpy()
 
 
 def balanced_accuracy(targets: np.ndarray, guesses: np.ndarray, weights: np.ndarray) -> float:
@@ -91,18 +122,36 @@ def balanced_accuracy(targets: np.ndarray, guesses: np.ndarray, weights: np.ndar
     return float((hits[mass > 0] / mass[mass > 0]).mean())
 
 
-class BestWeights:
-    """Keep the parameters with the best score, and tell when `patience` looks brought no gain."""
+class EarlyStopping:
+    """Look at held-out rows now and then, keep the best parameters, and tell when to stop.
 
-    def __init__(self, patience: int):
+    Parameters
+    ----------
+    held_out : Rows
+        Rows that are not trained on.
+    every : int
+        Steps between looks.
+    patience : int
+        Looks without a gain after which to stop.
+    """
+
+    def __init__(self, held_out: Rows, every: int, patience: int):
+        self.held_out = held_out
+        self.every = every
         self.patience = patience
         self.scores: list[float] = []
         self._best = -math.inf
         self._since_gain = 0
         self._state: dict[str, Any] = {}
 
-    def update(self, score: float, module: nn.Module) -> bool:
-        """Record a score; True means stop."""
+    def look(self, step: int, n_steps: int, training: Training) -> bool:
+        """Score the module if it is time to, or the last step; True means stop."""
+        if step % self.every and step < n_steps:
+            return False
+        module, (inputs, targets, weights) = training.module, self.held_out
+        logits = apply_in_blocks(module.eval(), inputs, training.device, training.dtype)
+        module.train()
+        score = balanced_accuracy(targets.numpy(), logits.argmax(axis=1), weights.numpy())
         self.scores.append(score)
         self._since_gain = 0 if score > self._best else self._since_gain + 1
         # Among equals the later is kept: it has seen the lower learning rate.
@@ -150,7 +199,7 @@ class Training:
         n_steps: int,
         schedule: Callable[[int, int], float],
         optimizer_state: dict[str, Any] | None = None,
-        should_stop: Callable[[int], bool] | None = None,
+        early_stopping: EarlyStopping | None = None,
     ) -> tuple[list[float], dict[str, Any]]:
         """Take up to `n_steps` steps; return the loss of each and the optimiser's state.
 
@@ -164,7 +213,8 @@ class Training:
         if optimizer_state is not None:
             optimizer.load_state_dict(optimizer_state)
         chances = torch.ones_like(rows.weights) if self.scale_loss else rows.weights
-        batches = weighted_batches(chances, min(self.batch_size, len(chances)), self.generator)
+        batch_size = min(self.batch_size, len(chances))
+        batches = weighted_batches(chances, batch_size, self.generator)
         losses: list[float] = []
         pending: list[Tensor] = []
         with progress(n_steps, "classifier", self.verbose) as bar:
@@ -176,15 +226,19 @@ class Training:
                 loss.backward()
                 optimizer.step()
                 pending.append(loss.detach())
-                stop = should_stop is not None and should_stop(step + 1)
+                stop = early_stopping is not None and early_stopping.look(step + 1, n_steps, self)
                 # Reading a loss waits for the device, so it is done once in a while.
                 if stop or len(pending) == _STEPS_PER_READING or step + 1 == n_steps:
                     losses += _finite(torch.stack(pending).tolist())
                     bar.update(len(pending))
-                    bar.set_postfix(loss=f"{losses[-1]:.3f}", **self._speed(bar))
+                    if self.verbose:
+                        speed = bar.n * batch_size / bar.format_dict["elapsed"]
+                        bar.set_postfix({"loss": f"{losses[-1]:.3f}", "rows/s": f"{speed:.0f}"})
                     pending.clear()
                 if stop:
                     break
+        if early_stopping is not None:
+            early_stopping.restore(self.module)
         self.module.eval()
         return losses, optimizer.state_dict()
 
@@ -200,10 +254,6 @@ class Training:
         if self.scale_loss:
             losses = losses * rows.weights[batch].float().to(self.device)
         return losses.mean()
-
-    def _speed(self, bar: Any) -> dict[str, str]:
-        rate = bar.format_dict.get("rate")
-        return {"rows/s": f"{rate * self.batch_size:.0f}"} if rate else {}
 
 
 def _finite(losses: list[float]) -> list[float]:
@@ -231,11 +281,16 @@ def private_global_rng(seed: int, device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         # torch.manual_seed would also seed the devices that are not put back.
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if devices:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def draw_seed(random_state: np.random.RandomState) -> int:
+    """Draw a seed for a torch.Generator."""
+    return int(random_state.randint(np.iinfo(np.int32).max))
 
 
 def to_cpu(value: Any) -> Any:

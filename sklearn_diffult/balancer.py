@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
-from numbers import Integral, Real
+from collections.abc import Callable
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from imblearn.over_sampling.base import BaseOverSampler
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_diffult._plans import build_network, filter_plan, generation_plan, training_plan
 from sklearn_diffult._torch import child_seeds, lookup, resolve_device, resolve_precision
-from sklearn_diffult._training_data import TrainingData, check_training_data, rows_to_generate
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import generate
-from sklearn_diffult.diffusion.regularizers import REGULARIZERS
 from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
-from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import train
 from sklearn_diffult.evidence import gather_evidence
-from sklearn_diffult.filters import NO_FILTERS
-from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
+from sklearn_diffult.plans import (
+    PARAMETER_CONSTRAINTS,
+    build_network,
+    filter_plan,
+    generation_plan,
+    training_plan,
+)
 from sklearn_diffult.selection import Selection, select, shortfall_message
-from sklearn_diffult.weights import WEIGHTINGS, TransformerFace, compute_weights, hand_on
+from sklearn_diffult.training_data import TrainingData, check_training_data, rows_to_generate
+from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
 
 class DiffusionBalancer(TransformerFace, BaseOverSampler):
@@ -116,6 +117,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     filter_report_ : dict of label to dict of str to int
         Per class that got rows: ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail
         several), ``filled``, ``shortfall``.
+    rejected_examples_ : dict of label to tuple (rows, list of str)
+        Up to 16 rejected rows per class, in the container of X, and the metrics each failed.
     loss_curve_ : ndarray of shape (n_steps,)
         Training loss of every step.
     rows_per_second_ : float
@@ -168,41 +171,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "sampling_strategy": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="right"),
-            StrOptions({"auto", "majority", "not minority", "not majority", "all", "minority"}),
-            Mapping,
-            callable,
-        ],
-        "omega": [Interval(Real, 0, 1, closed="both")],
-        "weighting": [StrOptions(set(WEIGHTINGS)), callable],
-        "d1_max": [Interval(Real, 0, None, closed="neither"), None],
-        "d2_max": [Interval(Real, 0, None, closed="neither"), None],
-        "d3_max": [Interval(Real, 0, None, closed="neither"), None],
-        "d1_min": [Interval(Real, 0, None, closed="left")],
-        "max_rounds": [Interval(Integral, 1, None, closed="left")],
-        "on_shortfall": [StrOptions({"fill", "warn", "raise"})],
-        "network": [StrOptions({"auto", *DENOISER_NETWORKS}), callable],
-        "n_steps": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "class_temper": [Interval(Real, 0, 1, closed="both")],
-        "sigma_distribution": [StrOptions(set(SIGMA_DISTRIBUTIONS)), callable],
-        "regularizer": [StrOptions(set(REGULARIZERS)), callable, None],
-        "regularizer_strength": [Interval(Real, 0, None, closed="left")],
-        "horizontal_flip": ["boolean"],
-        "solver": [StrOptions(set(SOLVERS)), callable],
-        "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
-        "guidance_scale": [Interval(Real, 0, None, closed="left")],
-        "guidance_interval": [tuple, list],
-        "image_shape": [tuple, list, None],
-        "device": [str],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = PARAMETER_CONSTRAINTS
 
     def __init__(
         self,
@@ -441,11 +410,14 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         """Generate in rounds and keep the rows that pass the filters."""
         position = {label: index for index, label in enumerate(data.classes.tolist())}
         wanted = {position[label]: n for label, n in self.sampling_strategy_.items() if n > 0}
+        if not wanted:
+            self.filter_report_, self.rejected_examples_ = {}, {}
+            return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
         plan = filter_plan(self)
         evidence = gather_evidence(
             data.encoded,
             data.indices,
-            plan if wanted else NO_FILTERS,
+            plan,
             seed=seeds[3],
             device=self.device,
             precision=self.precision,
@@ -460,7 +432,12 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         fill = self.on_shortfall == "fill"
         selection = select(wanted, draw, evidence, plan, self.max_rounds, fill)
         labels = data.classes.tolist()
-        self.filter_report_ = {labels[index]: each for index, each in selection.reports.items()}
+        self.filter_report_ = {labels[each.label]: each.report for each in selection.candidates}
+        self.rejected_examples_ = {
+            labels[each.label]: (data.codec.decode(torch.stack(each.examples)), each.reasons)
+            for each in selection.candidates
+            if each.examples
+        }
         message = shortfall_message(self.filter_report_, self.max_rounds)
         if message and self.on_shortfall == "raise":
             raise RuntimeError(message)

@@ -12,32 +12,26 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import (
-    _safe_indexing,
-    assert_all_finite,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-    compute_class_weight,
-)
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from sklearn_diffult._fitting import (
-    BestWeights,
+    EarlyStopping,
     Rows,
     Training,
-    balanced_accuracy,
+    apply_in_blocks,
+    auto_n_steps,
     constant,
+    draw_seed,
+    hold_out,
     private_global_rng,
-    stratified_hold_out,
     to_cpu,
     warm_up_then_cosine,
 )
+from sklearn_diffult._labels import check_classes, check_labels, class_factors
 from sklearn_diffult._torch import (
-    autocast,
     explain_out_of_memory,
     new_generator,
     resolve_device,
@@ -49,9 +43,6 @@ from sklearn_diffult.codecs.image import looks_like_images
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
 from sklearn_diffult.weights import receive
 
-# Prediction runs in padded blocks of one size: a matrix product may round a row differently when
-# the number of rows differs, and a row's prediction must not depend on its neighbours.
-_BLOCK_ROWS = 128
 _LOOKS = 40
 
 
@@ -133,8 +124,8 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A step of the ResNet on 64 images of 28x28 costs about 20 ms on two CPU cores. Results agree
-    from run to run on one machine, not between machines or devices.
+    The cost of ``fit`` is steps times batch size, whatever the number of rows. Results agree from
+    run to run on one machine, not between machines or devices.
 
     References
     ----------
@@ -239,22 +230,21 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
             If `batch_size` is too large for the device.
         """
         self._validate_params()
-        rows_X, y, weights = self._check_training_rows(X, y, sample_weight, reset=True)
+        X, y, weights = self._check_training_rows(X, y, sample_weight, reset=True)
         classes = np.unique(y)
         if len(classes) < 2:
             raise ValueError(
                 f"y holds {len(classes)} class ({classes.tolist()}) in rows of positive weight; "
                 "a classifier needs at least 2 classes."
             )
-        weights = weights * self._class_factors(y, weights, classes)
-        self._start(rows_X, weights, classes)
-        rows, held_out = self._encode(rows_X, y, weights), None
+        weights = weights * class_factors(self.class_weight, y, weights, classes)
+        self._start(X, weights, classes)
+        rows, early_stopping = self._encode(X, y, weights), None
+        n_steps = auto_n_steps(len(y)) if isinstance(self.n_steps, str) else self.n_steps
         if self.early_stopping:
-            rows, held_out = self._hold_out(rows)
-        n_steps = self.n_steps
-        if n_steps == "auto":
-            n_steps = max(300, round(30 * math.sqrt(len(rows.targets))))
-        self._train(rows, n_steps, warm_up_then_cosine, held_out)
+            rows, held_out = hold_out(rows, self.validation_fraction, self._seeds)
+            early_stopping = EarlyStopping(held_out, max(1, n_steps // _LOOKS), self.patience)
+        self._train(rows, n_steps, warm_up_then_cosine, early_stopping)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -280,26 +270,27 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         first = not hasattr(self, "module_")
-        known = self._known_classes(classes, first)
-        rows_X, y, weights = self._check_training_rows(X, y, sample_weight, reset=first)
-        unknown = np.setdiff1d(y, known)
-        if len(unknown):
-            raise ValueError(f"y holds {unknown.tolist()}, which are not in classes={known}.")
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' needs all rows at once; give partial_fit a dict, as from "
                 "sklearn.utils.class_weight.compute_class_weight."
             )
-        weights = weights * self._class_factors(y, weights, known)
+        known = check_classes(classes, None if first else self.classes_)
+        X, y, weights = self._check_training_rows(X, y, sample_weight, reset=first)
+        unknown = np.setdiff1d(y, known)
+        if len(unknown):
+            raise ValueError(f"y holds {unknown.tolist()}, not among classes={known.tolist()}.")
+        weights = weights * class_factors(self.class_weight, y, weights, known)
         if first:
-            self._start(rows_X, weights, known)
-        rows = self._encode(rows_X, y, weights)
+            self._start(X, weights, known)
+        rows = self._encode(X, y, weights)
         self._train(rows, math.ceil(len(y) / self.batch_size), constant)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (n_rows,)."""
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, float64 of shape (n_rows, n_classes); rows sum to 1."""
@@ -338,11 +329,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[Any, np.ndarray, np.ndarray]:
         X, y, sample_weight = receive(X, y, sample_weight)
         X = self._check_rows(X, reset)
-        if y is None:
-            raise ValueError("fit requires y to be passed, but the target y is None.")
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
+        y = check_labels(y)
         check_consistent_length(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         keep = weights > 0
@@ -351,42 +338,14 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         return _safe_indexing(X, keep), y[keep], weights[keep]
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
-        if not looks_like_images(X):
+        # Containers with neither list nor ndim may refuse numpy's functions; they hold tables.
+        if not (isinstance(X, list | tuple) or hasattr(X, "ndim")) or not looks_like_images(X):
             return validate_data(self, X, reset=reset)
         if reset:
             # Left from an earlier fit to a table.
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
         return X
-
-    def _class_factors(self, y: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Return the factor of each row's class, shape (n_rows,)."""
-        factors = compute_class_weight(
-            self.class_weight, classes=classes, y=y, sample_weight=weights
-        )
-        if not np.isfinite(factors).all() or (factors < 0).any():
-            raise ValueError(
-                f"class_weight={self.class_weight!r} must hold finite, non-negative numbers."
-            )
-        factors = factors[np.searchsorted(classes, y)]
-        if not factors.any():
-            raise ValueError(f"class_weight={self.class_weight!r} leaves no row any weight.")
-        return factors
-
-    def _known_classes(self, classes: Any, first: bool) -> np.ndarray:
-        if classes is None:
-            if first:
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-            return self.classes_
-        known = np.unique(column_or_1d(classes))
-        if not first and not np.array_equal(known, self.classes_):
-            raise ValueError(
-                f"classes={known.tolist()} differ from those seen before, "
-                f"{self.classes_.tolist()}; leave classes out after the first call."
-            )
-        if len(known) < 2:
-            raise ValueError(f"classes={known.tolist()} must hold at least 2 classes.")
-        return known
 
     def _start(self, X: Any, weights: np.ndarray, classes: np.ndarray) -> None:
         """Learn the encoding and build the module; nothing is set before all of it worked."""
@@ -397,7 +356,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         seeds = np.random.RandomState() if self.random_state is None else self.random_state
         seeds = check_random_state(seeds)
         module = build_classifier(
-            self.module, codec.sample_shape, len(classes), new_generator(_draw_seed(seeds))
+            self.module, codec.sample_shape, len(classes), new_generator(draw_seed(seeds))
         )
         self._codec, self._seeds, self.module_, self.classes_ = codec, seeds, module, classes
         self._class_mass = np.zeros(len(classes))
@@ -412,20 +371,12 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         targets = torch.from_numpy(np.searchsorted(self.classes_, y))
         return Rows(self._codec.encode(X), targets, torch.from_numpy(weights / weights.mean()))
 
-    def _hold_out(self, rows: Rows) -> tuple[Rows, Rows]:
-        held_out = torch.from_numpy(
-            stratified_hold_out(rows.targets.numpy(), self.validation_fraction, self._seeds)
-        )
-        if not held_out.any():
-            raise ValueError("early_stopping=True needs a class with at least 2 rows to hold out.")
-        return rows.take(~held_out), rows.take(held_out)
-
     def _train(
         self,
         rows: Rows,
         n_steps: int,
         schedule: Callable[[int, int], float],
-        held_out: Rows | None = None,
+        early_stopping: EarlyStopping | None = None,
     ) -> None:
         """Take steps on the module: the one loop of `fit` and `partial_fit`."""
         device, dtype = self._device_and_dtype()
@@ -435,7 +386,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
             module=self.module_,
             device=device,
             dtype=dtype,
-            generator=new_generator(_draw_seed(self._seeds)),
+            generator=new_generator(draw_seed(self._seeds)),
             logit_shift=self._logit_shift(),
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -444,26 +395,17 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
             augmentations=resolve_augmentations(self.augment, self._codec.is_image),
             verbose=self.verbose,
         )
-        best = None if held_out is None else BestWeights(self.patience)
-        look_every = max(1, n_steps // _LOOKS)
-
-        def should_stop(step: int) -> bool:
-            if best is None or held_out is None or (step % look_every and step < n_steps):
-                return False
-            return best.update(self._balanced_accuracy(held_out), self.module_)
-
         try:
             with explain_out_of_memory("batch_size"), self._module_rng(device):
                 losses, self._optimizer_state = training.run(
-                    rows, n_steps, schedule, self._optimizer_state, should_stop
+                    rows, n_steps, schedule, self._optimizer_state, early_stopping
                 )
-        except FloatingPointError:
-            # A module of NaNs would predict the first class without a word.
+        except Exception:
+            # Half-trained or full of NaN, it would predict without a word.
             del self.module_
             raise
-        if best is not None:
-            best.restore(self.module_)
-            self.validation_scores_ = best.scores
+        if early_stopping is not None:
+            self.validation_scores_ = early_stopping.scores
         self.loss_curve_ += losses
         self.n_steps_ = len(self.loss_curve_)
 
@@ -476,7 +418,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         """Dropout and its like draw from torch's global state; our own networks have none."""
         if isinstance(self.module, str):
             return nullcontext()
-        return private_global_rng(_draw_seed(self._seeds), device)
+        return private_global_rng(draw_seed(self._seeds), device)
 
     def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
         # Resolved at every use: a classifier fitted on a GPU may be unpickled where there is none.
@@ -486,29 +428,16 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
             return device, torch.float32
         return device, resolve_precision(self.precision, device)
 
-    def _balanced_accuracy(self, rows: Rows) -> float:
-        guesses = self._in_blocks("forward", rows.inputs).argmax(axis=1)
-        self.module_.train()
-        return balanced_accuracy(rows.targets.numpy(), guesses, rows.weights.numpy())
-
     def _encode_new(self, X: Any) -> Tensor:
         check_is_fitted(self, "module_")
         return self._codec.encode(self._check_rows(X, reset=False))
 
     def _logits(self, X: Any) -> np.ndarray:
-        return self._in_blocks("forward", self._encode_new(X)).astype(np.float64)
+        return self._in_blocks("__call__", self._encode_new(X)).astype(np.float64)
 
     def _in_blocks(self, method: str, inputs: Tensor) -> np.ndarray:
-        """Apply a method of the module to inputs "n ..."; float32 on the CPU."""
         device, dtype = self._device_and_dtype()
-        module = self.module_.to(device).eval()
-        outputs = []
-        with torch.inference_mode(), autocast(device, dtype):
-            for block in inputs.split(_BLOCK_ROWS):
-                padding = block.new_zeros(_BLOCK_ROWS - len(block), *block.shape[1:])
-                output = getattr(module, method)(torch.cat([block, padding]).to(device))
-                outputs.append(output[: len(block)].float().cpu())
-        return torch.cat(outputs).numpy()
+        return apply_in_blocks(getattr(self.module_.to(device), method), inputs, device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tensors of a GPU could not be unpickled on a machine without one.
@@ -518,7 +447,3 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _draw_seed(random_state: np.random.RandomState) -> int:
-    return int(random_state.randint(np.iinfo(np.int32).max))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
 
 # A class with fewer rows has too few distances for a median of its own.
@@ -21,7 +21,15 @@ MIN_ROWS_FOR_OWN_SCALE = 10
 
 def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Euclidean distance from each row (n, d) to the nearest reference (m, d), shape (n,)."""
-    return pairwise_distances_argmin_min(rows, references)[1].astype(np.float64)
+    return _distances(rows, references[pairwise_distances_argmin(rows, references)])
+
+
+def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Distance of each row to the other at its position.
+
+    The search's own distances come from dot products, whose rounding makes equal rows differ.
+    """
+    return np.linalg.norm(rows.astype(np.float64) - others, axis=1)
 
 
 def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -35,7 +43,8 @@ def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         if len(members) > 1:
             neighbours = NearestNeighbors(n_neighbors=1).fit(rows[members])
             # Without an argument, kneighbors leaves each row itself out.
-            distances[members] = neighbours.kneighbors()[0][:, 0]
+            nearest = neighbours.kneighbors(return_distance=False)[:, 0]
+            distances[members] = _distances(rows[members], rows[members[nearest]])
     return distances
 
 
@@ -167,9 +176,6 @@ class FilterPlan:
     def needs(self, what: str) -> bool:
         """Tell whether a metric that is on needs ``"features"`` or ``"probabilities"``."""
         return any(getattr(METRICS[name], f"needs_{what}") for name in self.maxima)
-
-
-NO_FILTERS = FilterPlan({}, d1_min=0.0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sklearn.feature_selection import RFE, RFECV, SelectFromModel
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline as SklearnPipeline
 from sklearn.utils import Bunch
-from sklearn.utils.metadata_routing import MetadataRouter, get_routing_for_object
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_diffult.weights import all_ones, attach_weights, detach_weights, receive
@@ -65,15 +65,14 @@ class Pipeline(imblearn.pipeline.Pipeline):
 
     Examples
     --------
-    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn_diffult import DiffusionBalancer, Pipeline
-    >>> X = np.random.RandomState(0).normal(size=(30, 2))
-    >>> y = np.repeat(["many", "few"], [24, 6])
-    >>> balancer = DiffusionBalancer(omega=0.3, n_steps=5, random_state=0)
-    >>> pipeline = Pipeline([("balance", balancer), ("clf", LogisticRegression())]).fit(X, y)
-    >>> pipeline.predict(X).shape
-    (30,)
+    >>> X, y = load_iris(return_X_y=True)
+    >>> balancer = DiffusionBalancer(n_steps=50, random_state=0)
+    >>> pipeline = Pipeline([("balance", balancer), ("clf", LogisticRegression())])
+    >>> pipeline.fit(X[:110], y[:110]).predict(X[[0, 60, 140]])
+    array([0, 1, 2])
     """
 
     _receives_weights = True
@@ -197,17 +196,17 @@ def weight_parameter(estimator: Any) -> str | None:
 
     None where it takes none, or where an estimator inside would be fitted without them.
     """
-    if isinstance(estimator, _USE_WEIGHTS_THEMSELVES):
-        return "sample_weight"
     parts = list(_learning_parts(estimator))
-    if _routes_metadata(estimator):
-        reached = _requests_weights(estimator) and all(
-            _requests_weights(part) and weight_parameter(part) for part in parts
-        )
-        return "sample_weight" if reached and not _resamples(estimator) else None
+    if _resamples(estimator):
+        return None
+    if isinstance(estimator, _USE_WEIGHTS_THEMSELVES):
+        return "sample_weight" if has_fit_parameter(estimator, "sample_weight") else None
+    if get_config()["enable_metadata_routing"] and (parts or not _can_route(estimator)):
+        reached = all(_requests_weights(e) for e in [estimator, *parts])
+        return "sample_weight" if reached and all(map(weight_parameter, parts)) else None
     if isinstance(estimator, SklearnPipeline):
         name, last = estimator.steps[-1]
-        inner = None if _resamples(estimator) else weight_parameter(last)
+        inner = weight_parameter(last)
         return f"{name}__{inner}" if inner else None
     if isinstance(estimator, _HAND_ON_AS_GIVEN) and not isinstance(estimator, RFECV):
         return weight_parameter(estimator.estimator)
@@ -216,9 +215,8 @@ def weight_parameter(estimator: Any) -> str | None:
     else:
         # Meta-estimators look for `sample_weight` in the signature of the estimators inside, and
         # fit without weights those that do not name it (a pipeline, a search).
-        reached = all(
-            has_fit_parameter(learner, "sample_weight") for learner in [estimator, *parts]
-        ) and all(weight_parameter(part) for part in parts)
+        named = all(has_fit_parameter(e, "sample_weight") for e in [estimator, *parts])
+        reached = named and all(map(weight_parameter, parts))
     return "sample_weight" if reached else None
 
 
@@ -240,18 +238,18 @@ def _resamples(estimator: Any) -> bool:
     )
 
 
-def _routes_metadata(estimator: Any) -> bool:
-    if not get_config()["enable_metadata_routing"]:
-        return False
+def _can_route(estimator: Any) -> bool:
     try:
-        return isinstance(get_routing_for_object(estimator), MetadataRouter)
-    except NotImplementedError:  # AdaBoost hands its weights on without routing
+        get_routing_for_object(estimator)
+    except NotImplementedError:  # AdaBoost takes weights only while metadata routing is disabled
         return False
+    return True
 
 
 def _requests_weights(estimator: Any) -> bool:
-    routing = get_routing_for_object(estimator)
-    return "sample_weight" in routing.consumes("fit", ["sample_weight"])
+    return _can_route(estimator) and "sample_weight" in get_routing_for_object(estimator).consumes(
+        "fit", ["sample_weight"]
+    )
 
 
 def _makes_weights(step: Any) -> bool:
@@ -260,7 +258,7 @@ def _makes_weights(step: Any) -> bool:
 
 def _will_weigh(balancer: Any, y: Any) -> bool:
     """Whether to expect weights other than 1, from what is known before fitting."""
-    if (balancer.weighting, balancer.omega) == ("row", 1):
+    if getattr(balancer, "weighting", None) == "row" and getattr(balancer, "omega", None) == 1:
         return False
     counts = Counter(np.asarray(y).ravel().tolist())
     return len(set(counts.values())) > 1

@@ -15,6 +15,8 @@ from sklearn_diffult.filters import Evidence, FilterPlan, Verdict, judge
 
 # After a poor round, ask for at most this many rows per row that is missing.
 MAX_SURPLUS = 4.0
+# Rejected rows kept per class to be looked at.
+MAX_EXAMPLES = 16
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Candidates:
     report : dict of str to int
         ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail several), ``filled`` (kept
         although rejected, the least bad), ``shortfall``.
+    examples, reasons : list of Tensor, list of str
+        The first rejected rows, and which metrics each failed.
     """
 
     label: int
@@ -38,6 +42,8 @@ class Candidates:
     kept: list[Tensor] = field(default_factory=list)
     spare: list[Tensor] = field(default_factory=list)
     spare_badness: list[np.ndarray] = field(default_factory=list)
+    examples: list[Tensor] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
@@ -62,6 +68,10 @@ class Candidates:
         for name, failed in verdict.failed.items():
             key = f"rejected_{name}"
             self.report[key] = self.report.get(key, 0) + int(failed.sum())
+        for row in np.flatnonzero(~verdict.kept)[: MAX_EXAMPLES - len(self.examples)]:
+            self.examples.append(rows[row])
+            names = [name for name, failed in verdict.failed.items() if failed[row]]
+            self.reasons.append(" ".join(names))
 
     def finish(self, fill: bool) -> Tensor:
         """Return the rows, filled up with the least bad rejected ones if asked."""
@@ -79,11 +89,19 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Selection:
-    """Selected rows, their class indices, and a report per class index."""
+    """Selected rows, their class indices, and what became of each class index.
+
+    Attributes
+    ----------
+    rows : Tensor "n ..."
+    indices : ndarray of shape (n,)
+    candidates : list of Candidates
+        One per class that wanted rows, with report and examples.
+    """
 
     rows: Tensor
     indices: np.ndarray
-    reports: dict[int, dict[str, int]]
+    candidates: list[Candidates]
 
 
 def select(
@@ -99,7 +117,7 @@ def select(
     Parameters
     ----------
     wanted : dict of int to int
-        Rows to select per class index, all positive.
+        Rows to select per class index, all positive, at least one class.
     draw : callable
         ``draw(indices, round) -> rows "n ..."`` generates one row per class index.
     evidence, plan : Evidence, FilterPlan
@@ -124,11 +142,11 @@ def select(
         for (each, _), rows in zip(asking, drawn, strict=True):
             each.take(rows, judge(evidence, rows.flatten(1).numpy(), each.label, plan))
     chosen = [each.finish(fill) for each in candidates]
-    labels = np.array([each.label for each in candidates], dtype=np.int64)
+    labels = [each.label for each in candidates]
     return Selection(
-        rows=torch.cat(chosen) if chosen else draw(labels, 0),
+        rows=torch.cat(chosen),
         indices=np.repeat(labels, [len(rows) for rows in chosen]),
-        reports={each.label: each.report for each in candidates},
+        candidates=candidates,
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline as SklearnPipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
@@ -148,6 +150,8 @@ def _resolve_weighting(weighting: str | Weighting) -> Weighting:
 # A balancer's faces: a sampler to imbalanced-learn, a transformer to scikit-learn
 # --------------------------------------------------------------------------------------
 
+# Class attribute of those that call `receive` in fit.
+_RECEIVER = "_receives_weights"
 _VALIDATORS = ("sklearn.base", "sklearn_compat.base")
 
 
@@ -204,25 +208,27 @@ def _caller_of_fit_resample(frame: FrameType | None) -> FrameType | None:
 
 
 def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
-    if all_ones(sample_weight) or getattr(pipeline, "_receives_weights", False):
-        return
     steps = [step for _, step in pipeline.steps]
     n_samplers = sum(hasattr(step, "fit_resample") for step in steps)
-    if n_samplers > 1 or not _receives_weights(steps[-1]):
-        warnings.warn(
-            "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "
-            f"DiffusionBalancer do not reach {type(steps[-1]).__name__} and omega has no effect. "
-            f"{USE_OUR_PIPELINE}",
-            UserWarning,
-            stacklevel=4,
-        )
+    arrive = _receives_weights(pipeline) and (n_samplers == 1 or hasattr(pipeline, _RECEIVER))
+    if arrive or all_ones(sample_weight) or steps[-1] in (None, "passthrough"):
+        return
+    warnings.warn(
+        "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "
+        f"DiffusionBalancer do not reach {type(steps[-1]).__name__} and omega has no effect. "
+        f"{USE_OUR_PIPELINE}",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _receives_weights(estimator: Any) -> bool:
-    """Whether an estimator unpacks labels that carry weights, itself or by its last part."""
-    if hasattr(estimator, "steps"):
-        estimator = estimator if hasattr(estimator, "_receives_weights") else estimator.steps[-1][1]
-    return bool(getattr(estimator, "_receives_weights", False))
+    """Whether an estimator unpacks labels that carry weights, itself or by the one inside."""
+    if hasattr(estimator, _RECEIVER):
+        return True
+    if isinstance(estimator, SklearnPipeline):
+        return _receives_weights(estimator.steps[-1][1])
+    return isinstance(estimator, BaseSearchCV) and _receives_weights(estimator.estimator)
 
 
 class hidden_from_imblearn:

@@ -48,13 +48,15 @@ def to_matrix(X: Any, name: str = "X") -> np.ndarray:
         values = np.empty((0, 0)) if has_missing else X.to_numpy()
     else:
         has_missing = False
-        values = X.toarray() if sparse.issparse(X) else np.asarray(X)
+        values = X.toarray() if sparse.issparse(X) else open_array(X, name)
     if has_missing:
         raise ValueError(_not_finite(name))
+    if values.size == 0:
+        raise ValueError(f"{name} is empty: its shape is {values.shape}; give at least one row.")
     if values.ndim != 2:
         raise ValueError(
-            f"{name} has {values.ndim} axes; expected 2D rows (n_rows, n_columns), "
-            "or images with 3 or 4 axes."
+            f"{name} has {values.ndim} axes; expected 2D rows (n_rows, n_columns), or images as "
+            "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one)."
         )
     if values.dtype == object and is_dataframe(X):
         # Mixed nullable dtypes come out as objects although every column is numeric.
@@ -64,10 +66,18 @@ def to_matrix(X: Any, name: str = "X") -> np.ndarray:
             f"{name} has dtype {values.dtype}; expected numbers or booleans. "
             "Encode text and categories first, or cast with astype(float)."
         )
-    if 0 in values.shape:
-        raise ValueError(f"{name} is empty: its shape is {values.shape}; give at least one row.")
     check_finite(values, name)
     return values
+
+
+def open_array(X: Any, name: str) -> np.ndarray:
+    """Open nested sequences and array-likes; rows of different lengths get a ValueError."""
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds rows of different shapes; give rows (or images) of one shape. ({error})"
+        ) from error
 
 
 def _check_numeric_columns(X: Any, name: str) -> None:
@@ -96,8 +106,9 @@ def _not_finite(name: str) -> str:
 def rows_like(template: Any, values: np.ndarray) -> Any:
     """Put an array of rows into a container like `template`, dtypes kept."""
     if is_dataframe(template):
-        frame = template.__class__(values, columns=template.columns)
-        return frame.astype(dict(zip(template.columns, template.dtypes, strict=True)))
+        # By position: names may occur twice.
+        frame = template.__class__(values).astype(dict(enumerate(template.dtypes)))
+        return frame.set_axis(template.columns, axis=1)
     if sparse.issparse(template):
         return template.__class__(values.astype(template.dtype))
     if isinstance(template, list):

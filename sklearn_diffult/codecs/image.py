@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sklearn_diffult.codecs.containers import (
     check_finite,
+    open_array,
     rows_like,
     stack_rows,
     template_of,
@@ -71,7 +72,9 @@ class ImageCodec:
                 f"X holds images of shape {pixels.shape[1:]}, but fit saw {self.pixel_shape_}; "
                 "resize them to the same shape and layout."
             )
-        scaled = (pixels.astype(np.float32) - self.low_) * (2.0 / (self.high_ - self.low_)) - 1.0
+        # Wide integers and float64 may lose their differences in float32.
+        values = pixels.astype(np.result_type(pixels.dtype, np.float32))
+        scaled = (values - self.low_) * (2.0 / (self.high_ - self.low_)) - 1.0
         return torch.from_numpy(np.ascontiguousarray(self._to_nchw(scaled), dtype=np.float32))
 
     def decode(self, encoded: torch.Tensor) -> Any:
@@ -100,15 +103,15 @@ class ImageCodec:
         else:
             if sparse.issparse(X):
                 raise TypeError("X is sparse; images must be dense arrays. Use X.toarray().")
-            pixels = np.asarray(X)
+            pixels = open_array(X, "X")
         _check_pixels(pixels)
         return pixels
 
     def _unflatten(self, X: Any) -> np.ndarray:
-        if self.image_shape is None or len(self.image_shape) not in (2, 3):
+        if not _is_shape(self.image_shape):
             raise ValueError(
                 f"image_shape={self.image_shape!r} must be (height, width), "
-                "(height, width, channels) or (channels, height, width)."
+                "(height, width, channels) or (channels, height, width), positive integers."
             )
         if sparse.issparse(X):
             raise TypeError(
@@ -126,7 +129,7 @@ class ImageCodec:
                 f"image_shape={self.image_shape!r} needs rows of {np.prod(self.image_shape)} "
                 f"values, but X has {values.shape[1]} columns."
             )
-        return values.reshape(len(values), *self.image_shape)
+        return values.reshape(-1, *self.image_shape)
 
     def _to_nchw(self, pixels: np.ndarray) -> np.ndarray:
         if self.layout_ == "n h w":
@@ -137,6 +140,14 @@ class ImageCodec:
         if self.layout_ == "n h w":
             return images[:, 0]
         return rearrange(images, f"n c h w -> {self.layout_}")
+
+
+def _is_shape(image_shape: Any) -> TypeGuard[tuple[int, ...]]:
+    return (
+        isinstance(image_shape, tuple | list)
+        and len(image_shape) in (2, 3)
+        and all(isinstance(side, int | np.integer) and side > 0 for side in image_shape)
+    )
 
 
 def _is_pillow_list(X: Any) -> bool:

@@ -30,11 +30,19 @@ class TableCodec:
         values = to_matrix(X)
         self.template_ = template_of(X)
         self.is_integer_ = _integer_columns(X, values)
+        self.dtype_ = values.dtype
         values = values.astype(np.float64, copy=False)
         self.sample_shape = (values.shape[1],)
         self.low_, self.high_ = values.min(axis=0), values.max(axis=0)
         self.mean_ = np.average(values, axis=0, weights=sample_weight)
-        variance = np.average((values - self.mean_) ** 2, axis=0, weights=sample_weight)
+        with np.errstate(over="ignore"):
+            variance = np.average((values - self.mean_) ** 2, axis=0, weights=sample_weight)
+        if not np.isfinite(variance).all():
+            column = int(np.flatnonzero(~np.isfinite(variance))[0])
+            raise ValueError(
+                f"column {column} of X spans {self.low_[column]:g} to {self.high_[column]:g}, too "
+                "wide to standardise; rescale it, for example by its logarithm."
+            )
         varies = (self.high_ > self.low_) & (variance > 0)
         self.scale_ = np.where(varies, np.sqrt(np.where(varies, variance, 1.0)), 1.0)
         # The mean of a constant column may differ from its value by rounding.
@@ -56,7 +64,7 @@ class TableCodec:
         values = encoded.cpu().numpy().astype(np.float64) * self.scale_ + self.mean_
         values = np.clip(values, self.low_, self.high_)
         values[:, self.is_integer_] = np.rint(values[:, self.is_integer_])
-        return rows_like(self.template_, values)
+        return rows_like(self.template_, values.astype(self.dtype_))
 
     def concatenate(self, X: Any, X_new: Any) -> Any:
         """Append decoded rows to the original ones."""

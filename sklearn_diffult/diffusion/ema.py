@@ -6,7 +6,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,7 +28,7 @@ class ExponentialMovingAverage(Generic[M]):
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
         self.half_life = half_life
         self._n_seen = 0
-        self._averaged = [p for p in self.module.parameters() if p.is_floating_point()]
+        self._averaged: list[Tensor] = [p for p in self.module.parameters() if p.is_floating_point()]
 
     @torch.no_grad()
     def update(self, module: M, n_samples: int) -> None:
@@ -36,7 +36,7 @@ class ExponentialMovingAverage(Generic[M]):
         self._n_seen += n_samples
         half_life = max(min(self.half_life, self._n_seen / 20), 1e-8)
         weight = 1 - 0.5 ** (n_samples / half_life)
-        current = [p for p in module.parameters() if p.is_floating_point()]
+        current: list[Tensor] = [p for p in module.parameters() if p.is_floating_point()]
         torch._foreach_lerp_(self._averaged, current, weight)
         for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from sklearn_diffult._fitting import private_global_rng
 from sklearn_diffult._torch import build
 from sklearn_diffult.networks.mlp_classifier import MLPClassifierNetwork
 from sklearn_diffult.networks.resnet import ResNet
@@ -40,8 +41,7 @@ def build_classifier(
             name = "resnet" if len(sample_shape) == 3 else "mlp"
         factory = CLASSIFIER_NETWORKS[name]
         return build(lambda: factory(sample_shape, n_classes), generator)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(generator.initial_seed())
+    with private_global_rng(generator.initial_seed(), torch.device("cpu")):
         if isinstance(module, nn.Module):
             network = copy.deepcopy(module).cpu()
         else:

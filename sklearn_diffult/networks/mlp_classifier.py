@@ -49,10 +49,6 @@ class MLPClassifierNetwork(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, n_classes)
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Start at equal logits, so that the first loss is log(n_classes)."""
-        nn.init.zeros_(self.head.weight)
-
     def features(self, rows: Tensor) -> Tensor:
         """Map rows "n ..." to penultimate features "n f"."""
         h = F.silu(self.inward(rows.flatten(start_dim=1)))

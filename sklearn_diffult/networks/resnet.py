@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
-# Images are pooled after the stem until their longer side is at most this, so that the cost of a
-# row hardly grows with its size (16, 8, 4 pixels in the three stages).
+# The stem brings the longer side to at most this many pixels, so that the cost of a row hardly
+# grows with its size.
 _MAX_SIDE = 16
 _GROUP_WIDTH = 16
 
@@ -22,11 +22,11 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class ConvNorm(nn.Sequential):
-    """3x3 convolution, group normalisation, ReLU."""
+    """Convolution (3x3, larger where it strides), group normalisation, ReLU."""
 
-    def __init__(self, width_in: int, width: int):
+    def __init__(self, width_in: int, width: int, stride: int = 1):
         super().__init__(
-            nn.Conv2d(width_in, width, 3, padding=1, bias=False),
+            nn.Conv2d(width_in, width, 2 * stride + 1, stride, padding=stride, bias=False),
             _norm(width),
             nn.ReLU(inplace=True),
         )
@@ -49,8 +49,8 @@ class ResidualStage(nn.Module):
 class ResNet(nn.Module):
     """Residual classifier of images from 8x8 upwards, odd sides and any channel count included.
 
-    A convolution at full size, max pooling to at most 16 pixels a side, and one residual stage
-    per further width; the mean over pixels is the feature vector of a linear head.
+    A stem of convolution and max pooling leaves at most 16 pixels a side; one residual stage per
+    further width halves them; the mean over pixels is the feature vector of a linear head.
 
     Parameters
     ----------
@@ -69,8 +69,7 @@ class ResNet(nn.Module):
     References
     ----------
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Ours pools where theirs
-    strides, normalises groups of channels, and leaves the sum without a ReLU. On 2,478 rows of
-    long-tailed Fashion-MNIST, strided blocks lost 0.04 of balanced accuracy to pooled ones.
+    strides, normalises groups of channels, and leaves the sum without a ReLU.
     """
 
     def __init__(
@@ -86,12 +85,15 @@ class ResNet(nn.Module):
                 "module='mlp', or image_shape= if the rows are flat images."
             )
         channels, *sides = sample_shape
-        self.pool = -(-max(sides) // _MAX_SIDE)
-        self.stem = ConvNorm(channels, widths[0])
+        shrink = -(-max(sides) // _MAX_SIDE)
+        # Pooling loses less than striding, but a convolution at full size is dear from 64x64 on.
+        stride = max(1, shrink // 2)
+        self.stem = ConvNorm(channels, widths[0], stride)
+        self.pool = -(-shrink // stride)
         self.stages = nn.Sequential(*itertools.starmap(ResidualStage, itertools.pairwise(widths)))
         self.head = nn.Linear(widths[-1], n_classes)
-        # Convolutions in this layout are up to a third faster on a CPU, and never slower.
-        self.to(memory_format=torch.channels_last)
+        # The layout in which a CPU convolves fastest.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: Tensor) -> Tensor:
         """Map images "n c h w" to penultimate features "n f"."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from imblearn.utils import check_sampling_strategy, check_target_type
-from sklearn.utils import check_consistent_length
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
@@ -72,18 +72,29 @@ def check_training_data(X: Any, y: Any, image_shape: tuple[int, ...] | None) -> 
         If X is no table or set of images that a codec takes, y holds no class labels or only one
         class, or their lengths differ.
     """
-    codec = make_codec(X, image_shape).fit(X)
     if y is None:
         raise ValueError("DiffusionBalancer requires y to be passed, but y is None.")
-    check_consistent_length(X, y)
-    check_classification_targets(y)
-    labels, is_one_hot = check_target_type(np.asarray(y), indicate_one_vs_all=True)
+    codec = make_codec(X, image_shape).fit(X)
+    encoded = codec.encode(X)
+    if np.shape(y)[:1] != encoded.shape[:1]:
+        raise ValueError(
+            f"X has {len(encoded)} rows, but y has shape {np.shape(y)}; give one label per row."
+        )
+    assert_all_finite(y, input_name="y")
+    try:
+        check_classification_targets(y)
+        labels, is_one_hot = check_target_type(np.asarray(y), indicate_one_vs_all=True)
+    except ValueError as error:
+        raise ValueError(
+            "y must hold one class label per row, all integers, all strings or all booleans, or "
+            f"be one-hot. {error}"
+        ) from error
     classes, indices = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
             f"y holds one class only ({classes.tolist()[0]!r}); balancing needs at least 2 classes."
         )
-    return TrainingData(X, y, labels, codec, codec.encode(X), classes, indices, is_one_hot)
+    return TrainingData(X, y, labels, codec, encoded, classes, indices, is_one_hot)
 
 
 def rows_to_generate(

@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_diffult._fitting import private_global_rng
 from sklearn_diffult._torch import build, lookup, new_generator
-from sklearn_diffult._training_data import TrainingData
 from sklearn_diffult.diffusion.generation import GenerationPlan
 from sklearn_diffult.diffusion.regularizers import REGULARIZERS
+from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import TrainingPlan
 from sklearn_diffult.filters import FilterPlan
 from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
+from sklearn_diffult.training_data import TrainingData
+from sklearn_diffult.weights import WEIGHTINGS
+
+# What every parameter of DiffusionBalancer may be, in scikit-learn's terms.
+PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
+    "sampling_strategy": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(Real, 0, 1, closed="right"),
+        StrOptions({"auto", "majority", "not minority", "not majority", "all", "minority"}),
+        Mapping,
+        callable,
+    ],
+    "omega": [Interval(Real, 0, 1, closed="both")],
+    "weighting": [StrOptions(set(WEIGHTINGS)), callable],
+    "d1_max": [Interval(Real, 0, None, closed="neither"), None],
+    "d2_max": [Interval(Real, 0, None, closed="neither"), None],
+    "d3_max": [Interval(Real, 0, None, closed="neither"), None],
+    "d1_min": [Interval(Real, 0, None, closed="left")],
+    "max_rounds": [Interval(Integral, 1, None, closed="left")],
+    "on_shortfall": [StrOptions({"fill", "warn", "raise"})],
+    "network": [StrOptions({"auto", *DENOISER_NETWORKS}), callable],
+    "n_steps": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "class_temper": [Interval(Real, 0, 1, closed="both")],
+    "sigma_distribution": [StrOptions(set(SIGMA_DISTRIBUTIONS)), callable],
+    "regularizer": [StrOptions(set(REGULARIZERS)), callable, None],
+    "regularizer_strength": [Interval(Real, 0, None, closed="left")],
+    "horizontal_flip": ["boolean"],
+    "solver": [StrOptions(set(SOLVERS)), callable],
+    "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
+    "guidance_scale": [Interval(Real, 0, None, closed="left")],
+    "guidance_interval": [tuple, list],
+    "image_shape": [tuple, list, None],
+    "device": [str],
+    "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 
 LABEL_DROPOUT = 0.1
 # Half-life of the parameter average, as a share of all rows seen in training.

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+
+def _global_state() -> dict[str, object]:
+    numpy_state = np.random.get_state()
+    return {
+        "random": random.getstate(),
+        "numpy": (numpy_state[1].tobytes(), *numpy_state[2:]),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "default dtype": torch.get_default_dtype(),
+        "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "warnings": list(warnings.filters),
+    }
+
+
+@pytest.fixture
+def global_state_kept() -> Iterator[None]:
+    """Fail the test when it leaves a random state, thread count or backend flag changed."""
+    before = _global_state()
+    yield
+    after = _global_state()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"changed global state: {changed}"

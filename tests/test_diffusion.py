@@ -1,0 +1,285 @@
+"""Diffusion on Gaussian data, where the optimal denoiser and the exact samples are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_diffult._torch import build, new_generator
+from sklearn_diffult.diffusion.denoiser import Denoiser, add_noise, mean_square
+from sklearn_diffult.diffusion.ema import ExponentialMovingAverage
+from sklearn_diffult.diffusion.generation import GenerationPlan, generate
+from sklearn_diffult.diffusion.guidance import guided
+from sklearn_diffult.diffusion.regularizers import REGULARIZERS
+from sklearn_diffult.diffusion.sigma import LogNormalSigma, sigma_grid
+from sklearn_diffult.diffusion.solvers import SOLVERS
+from sklearn_diffult.diffusion.trainer import (
+    TrainingPlan,
+    learning_rate_factor,
+    row_probabilities,
+    train,
+)
+from sklearn_diffult.networks.mlp import MLP
+
+MEAN, DEVIATION = 1.5, 0.5
+
+
+def optimal_denoiser(x, sigma):
+    """E[clean | x] for clean ~ Normal(MEAN, DEVIATION^2)."""
+    share = DEVIATION**2 / (DEVIATION**2 + sigma**2)
+    return MEAN + share * (x - MEAN)
+
+
+def exact_sample(x, sigma):
+    """Solution at sigma = 0 of the probability-flow ODE through x at sigma."""
+    return MEAN + DEVIATION / torch.sqrt(DEVIATION**2 + sigma**2) * (x - MEAN)
+
+
+def ode_error(solver, n_steps):
+    grid = sigma_grid(n_steps, DEVIATION)
+    x = MEAN + grid[0] * torch.linspace(-2, 2, 9, dtype=torch.float64)
+    found = SOLVERS[solver](optimal_denoiser, x, grid, new_generator(0))
+    return float((found - exact_sample(x, grid[0])).abs().max())
+
+
+@pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
+def test_ode_solvers_reach_the_exact_sample_of_a_gaussian(solver):
+    assert ode_error(solver, 60) < 2e-2
+
+
+@pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
+def test_ode_solvers_converge_at_second_order(solver):
+    def error(n_steps):
+        # A fixed lowest level: the jump from there to 0 is no matter of order.
+        grid = sigma_grid(n_steps, DEVIATION, low=0.05, high=20.0)[:-1]
+        x = MEAN + grid[0] * torch.linspace(-2, 2, 9, dtype=torch.float64)
+        found = SOLVERS[solver](optimal_denoiser, x, grid, new_generator(0))
+        # Along the flow, (x - mean) / sqrt(deviation^2 + sigma^2) is constant.
+        spread = torch.sqrt((DEVIATION**2 + grid[-1] ** 2) / (DEVIATION**2 + grid[0] ** 2))
+        return float((found - (MEAN + spread * (x - MEAN))).abs().max())
+
+    order = math.log2(error(160) / error(320))
+    assert order == pytest.approx(2.0, abs=0.15)
+
+
+def test_ancestral_sampling_yields_the_mean_and_deviation_of_a_gaussian():
+    grid = sigma_grid(400, DEVIATION)
+    x = grid[0] * torch.randn(40_000, generator=new_generator(1), dtype=torch.float64)
+    found = SOLVERS["ddpm"](optimal_denoiser, x, grid, new_generator(2))
+    assert float(found.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(found.std()) == pytest.approx(DEVIATION, rel=0.02)
+
+
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+def test_every_solver_returns_a_point_when_the_data_are_one_point(solver):
+    grid = sigma_grid(10, DEVIATION)
+    x = grid[0] * torch.randn(5, 2, generator=new_generator(0), dtype=torch.float64)
+    found = SOLVERS[solver](lambda x, sigma: torch.full_like(x, 3.0), x, grid, new_generator(0))
+    assert torch.allclose(found, torch.full_like(x, 3.0))
+
+
+def test_sigma_grid_falls_from_high_to_low_and_ends_at_zero():
+    grid = sigma_grid(7, 0.5)
+    assert grid[0] == pytest.approx(80.0)
+    assert grid[-2] == pytest.approx(0.002)
+    assert grid[-1] == 0
+    assert (grid.diff() < 0).all()
+
+
+def test_training_noise_is_log_normal_around_the_scale_of_the_data():
+    noise = LogNormalSigma(sigma_data=2.0)
+    drawn = noise.sample(50_000, new_generator(0))
+    assert float(drawn.log().mean()) == pytest.approx(-1.2 + math.log(4), abs=0.02)
+    assert float(drawn.log().std()) == pytest.approx(1.2, rel=0.02)
+    ranks = noise.quantile(drawn).sort().values
+    assert torch.allclose(ranks, torch.linspace(0, 1, len(ranks)), atol=0.01)
+
+
+class Echo(torch.nn.Module):
+    """A network that returns its input times a factor, and remembers what it saw."""
+
+    def __init__(self, factor=0.0):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x, noise_level, labels):
+        self.seen = (x, noise_level, labels)
+        return self.factor * x
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 30.0])
+def test_preconditioning_gives_the_network_unit_variance_at_every_sigma(sigma):
+    network = Echo()
+    denoiser = Denoiser(network, sigma_data=0.5, n_classes=2)
+    generator = new_generator(0)
+    clean = 0.5 * torch.randn(20_000, 1, generator=generator)
+    levels = torch.full((20_000,), sigma)
+    noisy = add_noise(clean, levels, generator)
+    denoiser(noisy, levels, torch.zeros(20_000, dtype=torch.long))
+    seen, noise_level, _ = network.seen
+    assert float(seen.std()) == pytest.approx(1.0, rel=0.02)
+    assert float(noise_level[0]) == pytest.approx(math.log(sigma) / 4)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 30.0])
+def test_a_silent_network_is_the_optimal_denoiser_of_centred_gaussian_data(sigma):
+    """c_skip alone is the posterior mean for Normal(0, sigma_data^2), so the loss is 1."""
+    denoiser = Denoiser(Echo(), sigma_data=0.5, n_classes=2)
+    generator = new_generator(0)
+    clean = 0.5 * torch.randn(50_000, 1, generator=generator)
+    levels = torch.full((50_000,), sigma)
+    noisy = add_noise(clean, levels, generator)
+    denoised = denoiser(noisy, levels, torch.zeros(50_000, dtype=torch.long))
+    assert torch.allclose(denoised, 0.25 / (0.25 + sigma**2) * noisy)
+    loss = denoiser.loss_weight(levels) * mean_square(denoised - clean)
+    assert float(loss.mean()) == pytest.approx(1.0, rel=0.03)
+
+
+def test_guidance_extrapolates_inside_the_interval_and_is_plain_outside():
+    class ByLabel(torch.nn.Module):
+        sigma_data, null_label = 0.5, 7
+
+        def forward(self, noisy, sigma, labels):
+            return labels[:, None].to(noisy.dtype).expand_as(noisy)
+
+    labels = torch.tensor([1, 2])
+    denoise = guided(ByLabel(), labels, guidance_scale=3.0, interval=(0.4, 4.0))
+    x = torch.zeros(2, 1)
+    inside, outside = denoise(x, torch.tensor(1.0)), denoise(x, torch.tensor(10.0))
+    assert inside.flatten().tolist() == [7 + 3 * (1 - 7), 7 + 3 * (2 - 7)]
+    assert outside.flatten().tolist() == [1, 2]
+
+
+def test_average_halves_an_old_parameter_after_its_half_life():
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(module.weight)
+    average = ExponentialMovingAverage(module, half_life=100)
+    average._n_seen = 10**6  # past the shortened half-life of the start
+    torch.nn.init.ones_(module.weight)
+    for _ in range(10):
+        average.update(module, 10)
+    assert float(average.module.weight) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_tempered_sampling_draws_classes_by_the_power_of_their_size():
+    labels = torch.tensor([0] * 16 + [1] * 4)
+    for temper, share in [(1.0, 16 / 20), (0.5, 4 / 6), (0.0, 0.5)]:
+        chances = row_probabilities(labels, 3, temper)
+        assert float(chances[:16].sum()) == pytest.approx(share)
+        assert float(chances.sum()) == pytest.approx(1.0)
+
+
+def test_learning_rate_rises_to_one_and_falls_to_zero():
+    factors = [learning_rate_factor(step, 100) for step in range(100)]
+    assert factors[0] == pytest.approx(0.2)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[-1] < 1e-3
+    assert np.all(np.diff(factors[5:]) < 0)
+
+
+def plan_with(**changes):
+    values = {
+        "n_steps": 20,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "ema_half_life": 100.0,
+        "label_dropout": 0.1,
+        "class_temper": 0.5,
+        "regularizer": None,
+        "regularizer_strength": 1.0,
+        "horizontal_flip": False,
+    }
+    return TrainingPlan(**{**values, **changes})
+
+
+def trained(plan, clean=None, labels=None, width=16, seed=3):
+    if clean is None:
+        clean = torch.randn(64, 2, generator=new_generator(0))
+        labels = torch.arange(64) % 2
+    network = build(lambda: MLP(clean.shape[1], 2, width=width, n_blocks=1), new_generator(5))
+    return train(
+        Denoiser(network, 1.0, 2),
+        clean,
+        labels,
+        plan,
+        LogNormalSigma(1.0),
+        seed=seed,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+def parameters_of(result):
+    return torch.cat([p.flatten() for p in result.denoiser.parameters()])
+
+
+def test_cbdm_at_tau_zero_equals_plain_training_bit_for_bit():
+    plain = trained(plan_with())
+    cbdm = trained(plan_with(regularizer=REGULARIZERS["cbdm"], regularizer_strength=0.0))
+    assert torch.equal(parameters_of(plain), parameters_of(cbdm))
+    assert np.array_equal(plain.loss_curve, cbdm.loss_curve)
+
+
+def test_cbdm_penalty_is_the_formula_on_hand_made_predictions():
+    from sklearn_diffult.diffusion.regularizers import RegularizerInput, cbdm
+
+    class ByLabel(torch.nn.Module):
+        null_label = 9
+
+        def forward(self, noisy, sigma, labels):
+            return labels[:, None].to(noisy.dtype).expand_as(noisy)
+
+        def loss_weight(self, sigma):
+            return 2 * torch.ones_like(sigma)
+
+    penalty = cbdm(
+        RegularizerInput(
+            ByLabel(),
+            noisy=torch.zeros(3, 4),
+            sigma=torch.ones(3),
+            labels=torch.tensor([1, 1, 9]),
+            denoised=torch.ones(3, 4),
+            other_labels=torch.tensor([1, 4, 4]),
+            noise_quantile=torch.tensor([0.5, 0.5, 0.5]),
+        )
+    )
+    # weight 2, t/T 0.5, squared difference 9, factor 1 + 1/4; no label, no penalty.
+    assert penalty.tolist() == [0.0, 2 * 0.5 * 9 * 1.25, 0.0]
+
+
+def test_training_is_repeatable_and_depends_on_its_seed():
+    assert torch.equal(parameters_of(trained(plan_with())), parameters_of(trained(plan_with())))
+    other = parameters_of(trained(plan_with(), seed=4))
+    assert not torch.equal(parameters_of(trained(plan_with())), other)
+
+
+def test_training_stops_with_advice_when_the_loss_is_not_finite():
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        trained(plan_with(learning_rate=1e30, n_steps=50))
+
+
+def test_a_trained_model_generates_each_class_where_it_lies():
+    """Two Gaussians of known mean and deviation come back, the rare one too."""
+    generator = new_generator(0)
+    labels = (torch.arange(660) >= 600).long()
+    centres = torch.tensor([[-1.0, 0.0], [1.0, 0.5]])
+    clean = centres[labels] + 0.2 * torch.randn(660, 2, generator=generator)
+    result = trained(
+        plan_with(n_steps=600, batch_size=128, ema_half_life=2000.0), clean, labels, width=64
+    )
+    plan = GenerationPlan(SOLVERS["dpmpp_2m"], 18, 1.0, (0.0, 1.0), 512)
+    for label in (0, 1):
+        rows = generate(
+            result.denoiser,
+            torch.full((500,), label),
+            (2,),
+            plan,
+            seed=1,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+        assert torch.allclose(rows.mean(0), centres[label], atol=0.12)
+        assert torch.allclose(rows.std(0), torch.tensor([0.2, 0.2]), atol=0.08)
