@@ -45,15 +45,14 @@ print(f"DiffusionBalancer    balanced accuracy {score(X_res, y_res):.3f}")
 weighted = score(X_res, y_res, sample_weight=balancer.sample_weight_)
 print(f"  with its weights   balanced accuracy {weighted:.3f}")
 
-figure, axes = plt.subplots(4, 12, figsize=(9, 3.4))
+figure, axes = plt.subplots(2, 12, figsize=(9, 1.9))
 figure.suptitle("The two rarest classes: real (left half) beside synthetic (right half)")
 for ax in axes.flat:
     ax.axis("off")
 for i, label in enumerate([8, 9]):
     for j, is_synthetic in enumerate([False, True]):
-        rows = X_res[(y_res == label) & (balancer.synthetic_mask_ == is_synthetic)][:12]
-        cells = axes[2 * i : 2 * i + 2, 6 * j : 6 * j + 6].flat
-        for ax, row in zip(cells, rows, strict=False):
+        rows = X_res[(y_res == label) & (balancer.synthetic_mask_ == is_synthetic)][:6]
+        for ax, row in zip(axes[i, 6 * j :], rows, strict=False):
             ax.imshow(row.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
 path = Path(__file__).parent / "output" / "quickstart_images.png"
 path.parent.mkdir(exist_ok=True)

@@ -96,8 +96,10 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
         nn.init.normal_(module.weight, generator=generator)
     elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d):
         module.reset_parameters()
-    elif type(module).__module__.split(".")[0] != "torch" and hasattr(module, "reset_parameters"):
-        module.reset_parameters(generator)
+    elif type(module).__module__.split(".")[0] != "torch":
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset(generator)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ from sklearn_diffult.selection import Selection, select, shortfall_message
 from sklearn_diffult.training_data import TrainingData, check_training_data, rows_to_generate
 from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
+OF_RESAMPLING = ("sample_weight_", "synthetic_mask_", "filter_report_", "rejected_examples_")
+
 
 class DiffusionBalancer(TransformerFace, BaseOverSampler):
     """Over-sample rare classes with rows from a diffusion model trained on the data itself.
@@ -256,8 +258,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         MemoryError
             If `batch_size` is too large for the device.
         """
-        data = self._encode(X, y)
-        self._train(data, child_seeds(self.random_state, 4))
+        data, wanted = self._encode(X, y)
+        self._train(data, wanted, child_seeds(self.random_state, 4))
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
@@ -332,9 +334,9 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
 
     def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
         """Follow the main path: encode, train, generate, filter, weigh, decode."""
+        data, wanted = self._encode(X, y)
         seeds = child_seeds(self.random_state, 4)
-        data = self._encode(X, y)
-        self._train(data, seeds)
+        self._train(data, wanted, seeds)
         selection = self._generate_and_filter(data, seeds)
         labels, y_resampled = data.with_synthetic_labels(selection.indices)
         synthetic = np.arange(len(labels)) >= len(data.labels)
@@ -343,13 +345,13 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         self.synthetic_mask_, self.sample_weight_ = synthetic, weights
         return X_resampled, y_resampled, weights.copy()
 
-    def _encode(self, X: Any, y: Any) -> TrainingData:
-        """Check parameters, X and y before any work, and encode."""
+    def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int]]:
+        """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
         resolve_device(self.device)
         generation_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape)
-        sampling_strategy = rows_to_generate(self.sampling_strategy, data)
+        wanted = rows_to_generate(self.sampling_strategy, data)
         for label in data.classes[data.counts == 1].tolist():
             warnings.warn(
                 f"Class {label!r} has a single row: its synthetic rows are at best variations on "
@@ -359,16 +361,9 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
             )
         if np.ndim(X) == 2:
             validate_data(self, X, skip_check_array=True)
-        if data.codec.is_image:
-            self.image_shape_ = data.codec.sample_shape
-        self.codec_, self.classes_, self.sampling_strategy_ = (
-            data.codec,
-            data.classes,
-            sampling_strategy,
-        )
-        return data
+        return data, wanted
 
-    def _train(self, data: TrainingData, seeds: list[int]) -> None:
+    def _train(self, data: TrainingData, wanted: dict[Any, int], seeds: list[int]) -> None:
         """Train one denoiser on the rows of all classes."""
         device = resolve_device(self.device)
         deviation = float(data.encoded.std(correction=0)) or 1.0
@@ -385,6 +380,12 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
             dtype=resolve_precision(self.precision, device),
             verbose=self.verbose,
         )
+        # Nothing is set before training succeeded, and nothing is left of an earlier fit.
+        for name in (*OF_RESAMPLING, "image_shape_"):
+            self.__dict__.pop(name, None)
+        if data.codec.is_image:
+            self.image_shape_ = data.codec.sample_shape
+        self.codec_, self.classes_, self.sampling_strategy_ = data.codec, data.classes, wanted
         # At rest on the CPU: pickles travel to machines without a GPU, and threads may share it.
         self.denoiser_ = result.denoiser.cpu()
         self.loss_curve_, self.rows_per_second_ = result.loss_curve, result.rows_per_second

@@ -64,7 +64,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         Optimisation steps of ``fit``; ``"auto"`` takes ``30 * sqrt(n_rows)``, at least 300.
     batch_size : int, default=64
         Rows per step, capped by the number of rows.
-    learning_rate : float, default=2e-3
+    learning_rate : float, default=1e-3
         Peak learning rate of ``fit`` (a short warm-up, then cosine to zero), and the constant one
         of ``partial_fit``.
     weight_decay : float, default=0.01
@@ -83,8 +83,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         Random changes to training images: moves by up to an eighth of a side, mirrors left to
         right. A callable ``(batch, torch.Generator) -> batch`` serves tables too.
     early_stopping : bool, default=False
-        Hold a stratified part of the rows out, look at its weighted balanced accuracy 40 times,
-        and keep the best parameters.
+        Keep the parameters with the best weighted balanced accuracy on held-out rows (40 looks).
     validation_fraction : float, default=0.1
         Part of each class held out; a class of one row stays in training.
     patience : int, default=10
@@ -93,10 +92,9 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` when
         rows are flat images.
     device : str, default="auto"
-        ``"auto"`` takes cuda, then mps, then cpu; or the name of a device.
+        Name of a device; ``"auto"`` takes cuda, then mps, then cpu.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Precision of matrix products; ``"auto"`` takes bfloat16 for images where the hardware
-        multiplies it.
+        Of matrix products; ``"auto"`` takes bfloat16 for images where the hardware multiplies it.
     random_state : int, RandomState or None, default=None
         Seeds initial parameters, batches, augmentation, hold-out and the module's own randomness.
         Same seed, machine and rows: same classifier. Global random state is never changed.
@@ -109,10 +107,10 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         Labels, sorted.
     module_ : torch.nn.Module
         Trained module, in evaluation mode.
-    loss_curve_ : list of float
+    loss_curve_ : list of float, length n_steps_
         Loss of every step since ``fit``, or since the first ``partial_fit``.
     n_steps_ : int
-        Steps taken, the length of `loss_curve_`.
+        Steps taken.
     validation_scores_ : list of float
         Balanced accuracy at each look; only with `early_stopping`.
     image_shape_ : tuple of int
@@ -168,7 +166,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         *,
         n_steps: int | str = "auto",
         batch_size: int = 64,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         weight_mode: str = "sample",
         class_weight: dict[Any, float] | str | None = None,
@@ -218,7 +216,6 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         WeightedTorchClassifier
-            Itself.
 
         Raises
         ------
@@ -260,7 +257,6 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         WeightedTorchClassifier
-            Itself.
 
         Raises
         ------
@@ -341,10 +337,11 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         # Containers with neither list nor ndim may refuse numpy's functions; they hold tables.
         if not (isinstance(X, list | tuple) or hasattr(X, "ndim")) or not looks_like_images(X):
             return validate_data(self, X, reset=reset)
-        if reset:
+        if len(X) == 0:
+            raise ValueError(f"X is empty: its shape is {X.shape}; give at least one image.")
+        for name in ("n_features_in_", "feature_names_in_") if reset else ():
             # Left from an earlier fit to a table.
-            for name in ("n_features_in_", "feature_names_in_"):
-                self.__dict__.pop(name, None)
+            self.__dict__.pop(name, None)
         return X
 
     def _start(self, X: Any, weights: np.ndarray, classes: np.ndarray) -> None:

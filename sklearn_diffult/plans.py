@@ -120,7 +120,8 @@ def generation_plan(parameters: Any, is_image: bool) -> GenerationPlan:
         If guidance_interval is not two rising noise levels.
     """
     interval = tuple(parameters.guidance_interval)
-    if len(interval) != 2 or not 0 <= interval[0] <= interval[1]:
+    numbers = all(isinstance(level, Real) for level in interval)
+    if len(interval) != 2 or not numbers or not 0 <= interval[0] <= interval[1]:
         raise ValueError(
             f"guidance_interval={parameters.guidance_interval!r} must be two noise levels "
             "(low, high) with 0 <= low <= high, such as (0.4, 4.0)."

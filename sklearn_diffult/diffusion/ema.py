@@ -28,7 +28,9 @@ class ExponentialMovingAverage(Generic[M]):
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
         self.half_life = half_life
         self._n_seen = 0
-        self._averaged: list[Tensor] = [p for p in self.module.parameters() if p.is_floating_point()]
+        self._averaged: list[Tensor] = [
+            p for p in self.module.parameters() if p.is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self, module: M, n_samples: int) -> None:

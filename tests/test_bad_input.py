@@ -1,0 +1,572 @@
+"""What both estimators do with bad input: say so before any work, leave nothing half-written."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import sklearn_diffult.balancer
+import sklearn_diffult.classifier
+import sklearn_diffult.evidence
+from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
+from sklearn_diffult.diffusion.denoiser import Denoiser
+
+RANDOM = np.random.RandomState(0)
+Y = np.repeat([0, 1], [8, 4])
+TABLE = RANDOM.randn(12, 3)
+IMAGES = RANDOM.randint(0, 256, (12, 8, 9)).astype(np.uint8)
+FLAT = IMAGES.reshape(12, -1)
+
+
+def balancer(**parameters):
+    quick = {"n_steps": 3, "batch_size": 4, "n_solver_steps": 2, "d2_max": None, "max_rounds": 1}
+    return DiffusionBalancer(**quick | {"random_state": 0} | parameters)
+
+
+def classifier(**parameters):
+    return WeightedTorchClassifier(**{"n_steps": 3, "random_state": 0} | parameters)
+
+
+ESTIMATORS = {"balancer": balancer, "classifier": classifier}
+
+
+def fitted_state(estimator):
+    """Attributes that a fit sets; scikit-learn's record of the columns of X comes before it."""
+    columns = {"n_features_in_", "feature_names_in_"}
+    parameters = set(estimator.get_params())
+    return {k: v for k, v in vars(estimator).items() if k not in columns | parameters}
+
+
+@pytest.fixture
+def short_classifiers(monkeypatch):
+    """The filters' classifiers take three steps instead of hundreds."""
+    monkeypatch.setattr(
+        sklearn_diffult.evidence,
+        "WeightedTorchClassifier",
+        functools.partial(WeightedTorchClassifier, n_steps=3),
+    )
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fail(*args, **kwargs):
+        pytest.fail("training began")
+
+    monkeypatch.setattr(sklearn_diffult.balancer, "train", fail)
+    monkeypatch.setattr(sklearn_diffult.classifier.Training, "run", fail)
+
+
+def assert_refused(estimator, X, y, messages, errors=(ValueError, TypeError)):
+    """Every way to fit raises, says all of `messages`, and sets nothing."""
+    before = fitted_state(estimator)
+    ways = ["fit"] if isinstance(estimator, WeightedTorchClassifier) else ["fit", "fit_resample"]
+    for way in ways:
+        with pytest.raises(errors) as caught:
+            getattr(estimator, way)(X, y)
+        for message in messages:
+            assert message in str(caught.value)
+        after = fitted_state(estimator)
+        assert after.keys() == before.keys()
+        assert all(after[name] is before[name] for name in before)
+
+
+def with_value(X, value):
+    X = X.astype(float)
+    X[5].flat[3 % X[5].size] = value
+    return X
+
+
+def days(n_columns):
+    return np.full((12, n_columns), "2020-01-01", dtype="M8[D]")
+
+
+# X ------------------------------------------------------------------------------------
+
+BAD_X = {
+    "NaN table": (with_value(TABLE, np.nan), ["X", "NaN"]),
+    "infinite table": (with_value(TABLE, np.inf), ["X", "infinity"]),
+    "NaN images": (with_value(IMAGES, np.nan), ["X", "NaN", "drop"]),
+    "infinite images": (with_value(IMAGES, -np.inf), ["X", "infinity", "drop"]),
+    "NaN frame": (pd.DataFrame(with_value(TABLE, np.nan)), ["X", "NaN"]),
+    "missing integers": (
+        pd.DataFrame({"a": pd.array([None] + [1, 2] * 5 + [3], dtype="Int64")}),
+        ["X", "NaN"],
+    ),
+    "table of objects": (np.full((12, 2), "a", dtype=object), []),
+    "table of strings": (np.full((12, 2), "a"), []),
+    "images of objects": (IMAGES.astype(object), ["X", "dtype object", "integers or floats"]),
+    "images of strings": (IMAGES.astype(str), ["X", "dtype <U", "integers or floats"]),
+    "complex table": (TABLE * 1j, ["omplex"]),
+    "dates": (days(3), ["X", "datetime64", "Encode"]),
+    "frame of dates": (
+        pd.DataFrame({"day": pd.date_range("2020", periods=12)}),
+        ["X", "datetime64", "Encode"],
+    ),
+    "one axis": (TABLE[:, 0], ["1D", "2D"]),
+    "five axes": (np.zeros((12, 2, 8, 8, 3)), ["5"]),
+    "small images": (IMAGES[:, :7], ["X", "7 x 9", "at least 8", "Pad or enlarge"]),
+    "five channels": (np.zeros((12, 8, 8, 5)), ["X", "(8, 8, 5)", "(1, 3, 4)"]),
+    "two channels first": (np.zeros((12, 2, 9, 9)), ["X", "(2, 9, 9)", "(1, 3, 4)"]),
+    "values too large": (TABLE * 1e200, ["column 0 of X", "e+200", "rescale"]),
+    "pillow images of differing sizes": (
+        [Image.new("L", (8, 8))] * 11 + [Image.new("L", (9, 8))],
+        ["X[11]", "(9, 8)", "(8, 8)", "resize"],
+    ),
+    "pillow images of differing modes": (
+        [Image.new("L", (8, 8))] * 11 + [Image.new("RGB", (8, 8))],
+        ["X[11]", "'RGB'", "'L'", "convert"],
+    ),
+    "pillow images of a mode that is none of ours": (
+        [Image.new("P", (8, 8))] * 12,
+        ["X[0]", "'P'", "convert('RGB')"],
+    ),
+    "pillow images and something else": (
+        [Image.new("L", (8, 8))] * 11 + ["cat.png"],
+        ["X[11]", "str", "Pillow"],
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("case", BAD_X)
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_bad_rows_are_refused(make, case):
+    X, messages = BAD_X[case]
+    if case == "one axis":
+        messages = ["1D array", "2D"] if make is classifier else ["X has 1 axes", "2D"]
+    assert_refused(make(), X, Y, messages)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("X", [TABLE[:0], TABLE[:, :0], IMAGES[:0], pd.DataFrame(TABLE[:0])])
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_empty_x_is_refused(make, X):
+    assert_refused(make(), X, Y[: len(X)], [str(X.shape)])
+
+
+@pytest.mark.usefixtures("no_training")
+def test_an_empty_list_is_refused():
+    assert_refused(balancer(), [], [], ["X is empty"])
+
+
+@pytest.mark.usefixtures("no_training")
+def test_the_balancer_names_the_column_that_is_not_numeric():
+    X = pd.DataFrame({"age": TABLE[:, 0], "town": ["Ulm"] * 12})
+    assert_refused(balancer(), X, Y, ["column 'town' of X", "OrdinalEncoder"], TypeError)
+    X["town"] = pd.Categorical(X["town"])
+    assert_refused(balancer(), X, Y, ["column 'town' of X", "category"], TypeError)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([IMAGES[0], IMAGES[1][:, :8]] * 6, "X holds rows of different shapes"),
+        ([[1, 2], [3]] * 6, "X holds rows of different shapes"),
+        (list(IMAGES), "numpy.stack"),
+    ],
+)
+def test_lists_of_arrays_are_refused_with_the_way_out(X, message):
+    assert_refused(balancer(), X, Y, [message])
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_sparse_images_are_refused(make):
+    X = sparse.csr_matrix(FLAT)
+    assert_refused(make(image_shape=(8, 9)), X, Y, ["parse", "X", "toarray()"], TypeError)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("image_shape", "messages"),
+    [
+        ((8, 8), ["(8, 8)", "64", "72 columns"]),
+        ((9, 9, 3), ["(9, 9, 3)", "243", "72 columns"]),
+        ((8,), ["(8,)", "(height, width)"]),
+        ((1, 8, 9, 1), ["(1, 8, 9, 1)", "(height, width)"]),
+        ((-8, -9), ["(-8, -9)", "positive integers"]),
+        ((8.0, 9.0), ["(8.0, 9.0)", "positive integers"]),
+        (("8", "9"), ["('8', '9')", "positive integers"]),
+        ((12, 6), ["12 x 6", "at least 8"]),
+        (72, ["72", "tuple"]),
+    ],
+)
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_an_image_shape_that_does_not_fit_is_refused(make, image_shape, messages):
+    expected = messages if image_shape == (12, 6) else ["image_shape", *messages]
+    assert_refused(make(image_shape=image_shape), FLAT, Y, expected)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_an_image_shape_for_rows_that_are_images_already_is_refused(make):
+    expected = ["image_shape=(8, 9)", "X has 3 axes", "image_shape=None"]
+    assert_refused(make(image_shape=(8, 9)), IMAGES, Y, expected)
+
+
+@pytest.mark.parametrize(
+    ("X", "expected"),
+    [
+        (IMAGES[:, :, :8], ["(8, 8)", "fit saw (8, 9)", "resize"]),
+        (IMAGES.swapaxes(1, 2), ["(9, 8)", "fit saw (8, 9)", "resize"]),
+        (np.repeat(IMAGES[..., None], 3, axis=-1), ["(8, 9, 3)", "fit saw (8, 9)", "resize"]),
+        (with_value(IMAGES, np.nan), ["X", "NaN"]),
+    ],
+)
+def test_images_that_change_between_fit_and_predict_are_refused(X, expected):
+    fitted = classifier().fit(IMAGES, Y)
+    for method in ("predict", "predict_proba", "embed"):
+        with pytest.raises(ValueError, match="X") as caught:
+            getattr(fitted, method)(X)
+        for message in expected:
+            assert message in str(caught.value)
+
+
+def test_tables_that_change_between_fit_and_predict_are_refused():
+    fitted = classifier().fit(TABLE, Y)
+    with pytest.raises(ValueError, match="X has 2 features, but .* 3 features"):
+        fitted.predict(TABLE[:, :2])
+    with pytest.raises(ValueError, match="X"):
+        fitted.predict(IMAGES)
+
+
+# y ------------------------------------------------------------------------------------
+
+BAD_Y = {
+    "nothing": (None, ["y", "None"]),
+    "one class": (np.full(12, 7), ["y", "7", "at least 2 classes"]),
+    "one class of strings": (np.full(12, "cat"), ["y", "'cat'", "at least 2 classes"]),
+    "fractions": (np.linspace(0, 1, 12), ["continuous"]),
+    "NaN": (np.where(Y == 0, np.nan, 1.0), ["y", "NaN"]),
+    "mixed objects": (np.array([0, "a"] * 6, dtype=object), ["nknown"]),
+    "multilabel": (np.ones((12, 2), dtype=int), []),
+    "two outputs": (np.arange(24).reshape(12, 2) % 3, ["y should be a 1d array", "(12, 2)"]),
+    "too few": (Y[:-1], ["11", "12"]),
+    "too many": (np.append(Y, 1), ["13", "12"]),
+    "no labels": ([], ["0", "12"]),
+    "a number": (3, ["y", "()"]),
+}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("X", [TABLE, IMAGES], ids=["table", "images"])
+@pytest.mark.parametrize("case", BAD_Y)
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_bad_labels_are_refused(make, case, X):
+    y, messages = BAD_Y[case]
+    assert_refused(make(), X, y, messages)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_the_balancer_says_what_labels_it_takes():
+    for y in (np.linspace(0, 1, 12), np.ones((12, 2), dtype=int)):
+        assert_refused(balancer(), TABLE, y, ["y must hold one class label per row"])
+    assert_refused(balancer(), TABLE, Y[:-1], ["X has 12 rows", "(11,)", "one label per row"])
+
+
+@pytest.mark.parametrize("X", [TABLE, IMAGES], ids=["table", "images"])
+def test_a_class_with_one_row_is_balanced_with_a_warning(X):
+    y = np.where(np.arange(12) == 3, "rare", "frequent")
+    with pytest.warns(UserWarning, match="'rare' has a single row"):
+        X_resampled, y_resampled = balancer(d1_min=0.0).fit_resample(X, y)
+    assert (y_resampled == "rare").sum() == (y_resampled == "frequent").sum() == 11
+    assert len(X_resampled) == 22
+
+
+@pytest.mark.usefixtures("short_classifiers")
+@pytest.mark.parametrize("name", ["d1_max", "d2_max", "d3_max"])
+@pytest.mark.filterwarnings("ignore:After max_rounds")
+def test_every_filter_takes_a_class_with_one_row(name):
+    y = np.where(np.arange(12) == 3, "rare", "frequent")
+    with pytest.warns(UserWarning, match="'rare' has a single row"):
+        _, y_resampled = balancer(d1_min=0.0, **{name: 1.0}).fit_resample(TABLE, y)
+    assert (y_resampled == "rare").sum() == 11
+
+
+def test_the_classifier_takes_a_class_with_one_row():
+    y = np.where(np.arange(12) == 3, "rare", "frequent")
+    assert classifier().fit(TABLE, y).predict(TABLE).shape == (12,)
+
+
+# Parameters ---------------------------------------------------------------------------
+
+BAD_PARAMETERS = [
+    (balancer, "sampling_strategy", "everything"),
+    (balancer, "sampling_strategy", 0),
+    (balancer, "sampling_strategy", -5),
+    (balancer, "sampling_strategy", 1.5),
+    (balancer, "sampling_strategy", None),
+    (balancer, "omega", -0.1),
+    (balancer, "omega", 1.1),
+    (balancer, "omega", np.nan),
+    (balancer, "omega", "all"),
+    (balancer, "weighting", "column"),
+    (balancer, "d1_max", 0.0),
+    (balancer, "d2_max", -1.0),
+    (balancer, "d3_max", "low"),
+    (balancer, "d1_min", -0.1),
+    (balancer, "max_rounds", 0),
+    (balancer, "on_shortfall", "ignore"),
+    (balancer, "network", "transformer"),
+    (balancer, "n_steps", 0),
+    (balancer, "n_steps", "many"),
+    (balancer, "n_steps", 10.5),
+    (balancer, "batch_size", 0),
+    (balancer, "learning_rate", 0.0),
+    (balancer, "class_temper", 1.5),
+    (balancer, "sigma_distribution", "uniform"),
+    (balancer, "regularizer", "coral2"),
+    (balancer, "regularizer_strength", -1.0),
+    (balancer, "horizontal_flip", "yes"),
+    (balancer, "solver", "euler"),
+    (balancer, "n_solver_steps", 1),
+    (balancer, "guidance_scale", -1.0),
+    (balancer, "guidance_interval", 3.0),
+    (balancer, "guidance_interval", (4.0, 0.4)),
+    (balancer, "guidance_interval", (-1.0, 4.0)),
+    (balancer, "guidance_interval", (0.4, np.nan)),
+    (balancer, "guidance_interval", (1.0, 2.0, 3.0)),
+    (balancer, "guidance_interval", ("low", "high")),
+    (balancer, "image_shape", "square"),
+    (balancer, "device", "gpu"),
+    (balancer, "device", "cuda:99"),
+    (balancer, "device", 0),
+    (balancer, "precision", "float8"),
+    (balancer, "random_state", "seed"),
+    (balancer, "verbose", "loud"),
+    (classifier, "module", "transformer"),
+    (classifier, "module", 3),
+    (classifier, "n_steps", 0),
+    (classifier, "batch_size", 0),
+    (classifier, "learning_rate", -1.0),
+    (classifier, "weight_decay", -1.0),
+    (classifier, "weight_mode", "both"),
+    (classifier, "class_weight", "equal"),
+    (classifier, "logit_adjustment", -1.0),
+    (classifier, "augment", "spin"),
+    (classifier, "early_stopping", "yes"),
+    (classifier, "validation_fraction", 1.0),
+    (classifier, "patience", 0),
+    (classifier, "image_shape", "square"),
+    (classifier, "device", "gpu"),
+    (classifier, "device", "cuda:99"),
+    (classifier, "precision", "float8"),
+    (classifier, "random_state", "seed"),
+    (classifier, "verbose", "loud"),
+]
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(("make", "name", "value"), BAD_PARAMETERS)
+def test_bad_parameters_are_named_with_the_value_seen(make, name, value):
+    assert_refused(make(**{name: value}), IMAGES, Y, [name, str(value)])
+
+
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_every_parameter_is_tried(make):
+    assert set(make().get_params()) == {name for maker, name, _ in BAD_PARAMETERS if maker is make}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("sampling_strategy", "messages"),
+    [
+        ({7: 10}, ["7", "not present"]),
+        ({0: 1}, ["8 samples", "1 samples"]),
+        (0.1, ["ratio"]),
+    ],
+)
+def test_a_sampling_strategy_that_the_labels_do_not_allow_is_refused(sampling_strategy, messages):
+    assert_refused(balancer(sampling_strategy=sampling_strategy), TABLE, Y, messages)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("network", "X", "messages"),
+    [
+        ("mlp", IMAGES, ["network='mlp'", "(1, 8, 9)", "'unet'"]),
+        ("unet", TABLE, ["network='unet'", "(3,)", "'mlp'"]),
+    ],
+)
+def test_a_network_for_other_rows_is_refused(network, X, messages):
+    assert_refused(balancer(network=network), X, Y, messages)
+
+
+@pytest.mark.parametrize(
+    ("n", "label", "message"),
+    [
+        (0, 1, "n must be an integer >= 1, got 0"),
+        (2.5, 1, r"n must be an integer >= 1, got 2\.5"),
+        (True, 1, "n must be an integer >= 1, got True"),
+        (2, 7, r"label must be one of \[0, 1\], got 7"),
+        (2, "cat", r"label must be one of \[0, 1\], got 'cat'"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_give(n, label, message):
+    with pytest.raises(ValueError, match=message):
+        balancer().fit(TABLE, Y).generate(n, label)
+
+
+def test_before_fit_both_say_that_they_are_not_fitted():
+    with pytest.raises(NotFittedError):
+        balancer().generate(3, 0)
+    with pytest.raises(NotFittedError):
+        classifier().predict(TABLE)
+
+
+# Failures in training -----------------------------------------------------------------
+
+
+class NaNDenoiser(torch.nn.Module):
+    """Takes rows, noise level and label; gives no number."""
+
+    def __init__(self, sample_shape, n_classes):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(float("nan")))
+
+    def forward(self, rows, *conditions):
+        return rows * self.factor
+
+
+class NaNClassifier(torch.nn.Module):
+    def __init__(self, sample_shape, n_classes):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.full((n_classes,), float("nan")))
+
+    def forward(self, rows):
+        return self.logits.expand(len(rows), -1)
+
+
+def out_of_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("tried to allocate 40 GiB")
+
+
+def unfitted(estimator):
+    """Tell whether the estimator refuses to be used."""
+    try:
+        if isinstance(estimator, WeightedTorchClassifier):
+            estimator.predict(TABLE)
+        else:
+            estimator.generate(1, 0)
+    except NotFittedError:
+        return True
+    return False
+
+
+def failing(kind, monkeypatch):
+    """A balancer and a classifier whose training fails in the way asked for."""
+    if kind == "loss":
+        return [balancer(network=NaNDenoiser), classifier(module=NaNClassifier)]
+    monkeypatch.setattr(Denoiser, "forward", out_of_memory)
+    monkeypatch.setattr(sklearn_diffult.classifier.Training, "loss", out_of_memory)
+    return [balancer(), classifier()]
+
+
+EXPECTED = {
+    "loss": (FloatingPointError, "Lower learning_rate, .*precision='float32'"),
+    "memory": (MemoryError, "lower batch_size.*40 GiB"),
+}
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_failures_in_training_say_what_to_try_and_leave_the_estimator_unfitted(kind, monkeypatch):
+    error, message = EXPECTED[kind]
+    for estimator in failing(kind, monkeypatch):
+        with pytest.raises(error, match=message):
+            estimator.fit(TABLE, Y)
+        assert unfitted(estimator)
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_a_balancer_whose_training_fails_has_no_fitted_attribute(kind, monkeypatch):
+    estimator = failing(kind, monkeypatch)[0]
+    assert_refused(estimator, IMAGES, Y, [], EXPECTED[kind][0])
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_a_failed_second_fit_leaves_the_first_or_nothing_but_no_mixture(kind, monkeypatch):
+    fitted = [balancer().fit(TABLE, Y), classifier().fit(TABLE, Y)]
+    failing_ones = failing(kind, monkeypatch)
+    for estimator, other in zip(fitted, failing_ones, strict=True):
+        estimator.set_params(**other.get_params())
+        with pytest.raises(EXPECTED[kind][0]):
+            estimator.fit(TABLE[:, :2] + 100, Y)
+    monkeypatch.undo()
+    if not unfitted(fitted[0]):
+        assert fitted[0].generate(5, 0).shape == (5, 3)
+    if not unfitted(fitted[1]):
+        np.testing.assert_array_equal(
+            fitted[1].predict_proba(TABLE), classifier().fit(TABLE, Y).predict_proba(TABLE)
+        )
+
+
+def test_running_out_of_memory_in_generation_names_batch_size(monkeypatch):
+    fitted = balancer().fit(TABLE, Y)
+    monkeypatch.setattr(Denoiser, "forward", out_of_memory)
+    with pytest.raises(MemoryError, match="lower batch_size"):
+        fitted.generate(2, 0)
+
+
+# No global state, one seed ------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("global_state_kept", "short_classifiers")
+@pytest.mark.filterwarnings("ignore:After max_rounds")
+@pytest.mark.parametrize("random_state", [0, None, np.random.RandomState(0)])
+@pytest.mark.parametrize("X", [TABLE, IMAGES], ids=["table", "images"])
+def test_balancing_leaves_all_global_state_as_it_was(X, random_state):
+    filters = {"d1_max": 2.0, "d2_max": 2.0, "d3_max": 2.0}
+    estimator = balancer(random_state=random_state, d1_min=0.0, **filters)
+    estimator.fit_resample(X, Y)
+    estimator.generate(3, 1)
+    estimator.generate(3, 1, random_state=random_state)
+
+
+@pytest.mark.usefixtures("global_state_kept")
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_failures_leave_all_global_state_as_it_was(kind, monkeypatch):
+    for estimator in failing(kind, monkeypatch):
+        with pytest.raises(EXPECTED[kind][0]):
+            estimator.fit(TABLE, Y)
+
+
+@pytest.mark.parametrize("X", [TABLE, IMAGES], ids=["table", "images"])
+def test_the_same_seed_gives_the_same_rows_whatever_the_global_state(X):
+    torch.manual_seed(1)
+    first, _ = balancer(d1_min=0.0).fit_resample(X, Y)
+    torch.manual_seed(2)
+    second, _ = balancer(d1_min=0.0).fit_resample(X, Y)
+    np.testing.assert_array_equal(first, second)
+    generated = balancer().fit(X, Y)
+    np.testing.assert_array_equal(generated.generate(4, 1), generated.generate(4, 1))
+
+
+@pytest.mark.parametrize("other_seed", [1, None])
+@pytest.mark.parametrize("X", [TABLE, IMAGES], ids=["table", "images"])
+def test_other_seeds_give_other_rows(X, other_seed):
+    first, _ = balancer(d1_min=0.0).fit_resample(X, Y)
+    second, _ = balancer(d1_min=0.0, random_state=other_seed).fit_resample(X, Y)
+    assert (first[12:] != second[12:]).any()
+    fitted = balancer().fit(X, Y)
+    assert (fitted.generate(4, 1) != fitted.generate(4, 1, random_state=5)).any()
+
+
+def test_neither_input_nor_parameters_are_changed():
+    X, y = TABLE.copy(), Y.copy()
+    estimator = balancer(d1_min=0.0)
+    parameters = copy.deepcopy(estimator.get_params())
+    estimator.fit_resample(X, y)
+    np.testing.assert_array_equal(X, TABLE)
+    np.testing.assert_array_equal(y, Y)
+    assert estimator.get_params() == parameters
+    assert clone(estimator).get_params() == parameters

@@ -1,0 +1,215 @@
+"""Selection: rounds of drawing and judging until every class has its count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_diffult.filters import Evidence, FilterPlan
+from sklearn_diffult.selection import (
+    MAX_EXAMPLES,
+    MAX_SURPLUS,
+    Candidates,
+    select,
+    shortfall_message,
+)
+
+# Each class is a point at 1000 * label with neighbours 1 apart, so that d1 of the row
+# 1000 * label - x is x.
+N_CLASSES = 3
+EVIDENCE = Evidence(
+    np.concatenate([np.arange(12.0)[:, None] + 1000 * label for label in range(N_CLASSES)]),
+    np.repeat(np.arange(N_CLASSES), 12),
+    N_CLASSES,
+)
+PLAN = FilterPlan({"d1": 2.0}, d1_min=0.1)
+
+
+class Draw:
+    """Generator whose rows of every class have the d1 scores that it is told, over and over."""
+
+    def __init__(self, *scores):
+        self.scores = np.array(scores)
+        self.drawn = np.zeros(N_CLASSES, dtype=int)
+        self.calls = []
+
+    def __call__(self, indices, round_number):
+        self.calls.append((round_number, np.bincount(indices, minlength=N_CLASSES).tolist()))
+        rows = []
+        for label in indices:
+            rows.append(1000 * label - self.scores[self.drawn[label] % len(self.scores)])
+            self.drawn[label] += 1
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 1)
+
+
+def d1_of(selection, label):
+    rows = selection.rows[torch.from_numpy(selection.indices == label)].numpy().ravel()
+    return (1000 * label - rows).tolist()
+
+
+def reports_of(selection):
+    return {each.label: each.report for each in selection.candidates}
+
+
+def test_one_round_suffices_when_every_row_passes():
+    draw = Draw(1.0)
+    selection = select({2: 4, 0: 3}, draw, EVIDENCE, PLAN, max_rounds=5, fill=True)
+    assert draw.calls == [(0, [3, 0, 4])]
+    assert selection.indices.tolist() == [0, 0, 0, 2, 2, 2, 2]
+    assert d1_of(selection, 2) == [1, 1, 1, 1]
+    assert reports_of(selection)[2] == {
+        "generated": 4,
+        "kept": 4,
+        "rejected_d1": 0,
+        "rejected_near_copy": 0,
+        "filled": 0,
+        "shortfall": 0,
+    }
+
+
+def test_further_rounds_ask_only_for_what_is_missing_and_reach_the_count():
+    # Class 0 gets a bad row in every three.
+    draw = Draw(1.0, 0.5, 3.0)
+    selection = select({0: 9, 1: 2}, draw, EVIDENCE, PLAN, max_rounds=5, fill=False)
+    assert [number for number, _ in draw.calls] == list(range(len(draw.calls)))
+    assert draw.calls[0] == (0, [9, 2, 0])
+    # 6 of 9 passed: 3 missing times 1.1 * 9 / 6, rounded up.
+    assert draw.calls[1] == (1, [5, 0, 0])
+    assert np.bincount(selection.indices).tolist() == [9, 2]
+    assert set(d1_of(selection, 0)) == {1.0, 0.5}
+
+
+def test_rows_beyond_the_count_are_dropped_but_counted():
+    draw = Draw(3.0, 1.0)
+    selection = select({0: 3}, draw, EVIDENCE, PLAN, max_rounds=5, fill=False)
+    report = reports_of(selection)[0]
+    # Round 0: bad, good, bad. Round 1 draws ceil(2 * 3.3) = 7: four good, of which two needed.
+    assert draw.calls == [(0, [3, 0, 0]), (1, [7, 0, 0])]
+    assert report["generated"] == 10
+    assert report["rejected_d1"] == 5
+    assert report["kept"] == 3 == len(selection.rows)
+
+
+def test_a_round_never_asks_for_more_than_the_largest_surplus():
+    draw = Draw(5.0)
+    select({0: 10}, draw, EVIDENCE, PLAN, max_rounds=3, fill=False)
+    assert [asked[0] for _, asked in draw.calls] == [10, 10 * MAX_SURPLUS, 10 * MAX_SURPLUS]
+
+
+@pytest.mark.parametrize("max_rounds", [1, 2, 4])
+def test_rounds_are_capped_and_the_shortfall_is_counted(max_rounds):
+    draw = Draw(3.0)
+    selection = select({1: 2}, draw, EVIDENCE, PLAN, max_rounds, fill=False)
+    assert len(draw.calls) == max_rounds
+    assert len(selection.rows) == 0
+    assert selection.rows.shape[1:] == (1,)
+    report = reports_of(selection)[1]
+    assert report["shortfall"] == 2
+    assert report["filled"] == report["kept"] == 0
+    assert report["generated"] == report["rejected_d1"] == sum(asked[1] for _, asked in draw.calls)
+
+
+def test_filling_takes_the_least_bad_in_order_after_the_kept():
+    draw = Draw(9.0, 1.0, 2.5, 7.0, 3.0)
+    selection = select({0: 5}, draw, EVIDENCE, PLAN, max_rounds=1, fill=True)
+    assert d1_of(selection, 0) == [1.0, 2.5, 3.0, 7.0, 9.0]
+    assert reports_of(selection)[0]["filled"] == 4
+    assert reports_of(selection)[0]["shortfall"] == 0
+
+
+def test_filling_looks_at_the_rejected_rows_of_all_rounds():
+    draw = Draw(9.0, 3.0, 8.0, 7.0, 2.5, 6.0, 5.0, 9.0, 9.0, 9.0)
+    selection = select({0: 2}, draw, EVIDENCE, PLAN, max_rounds=2, fill=True)
+    assert draw.calls == [(0, [2, 0, 0]), (1, [5, 0, 0])]
+    assert d1_of(selection, 0) == [2.5, 3.0]
+
+
+def test_filling_never_takes_near_copies():
+    draw = Draw(0.0, 0.05, 5.0)
+    selection = select({0: 3}, draw, EVIDENCE, PLAN, max_rounds=1, fill=True)
+    assert d1_of(selection, 0) == [5.0]
+    assert reports_of(selection)[0] == {
+        "generated": 3,
+        "kept": 0,
+        "rejected_d1": 1,
+        "rejected_near_copy": 2,
+        "filled": 1,
+        "shortfall": 2,
+    }
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_numbers_of_a_report_add_up(seed, fill):
+    random_state = np.random.RandomState(seed)
+    draw = Draw(*random_state.choice([0.0, 0.5, 1.5, 2.5, 6.0], size=40))
+    wanted = {label: int(random_state.randint(1, 30)) for label in range(N_CLASSES)}
+    selection = select(wanted, draw, EVIDENCE, PLAN, max_rounds=2, fill=fill)
+    assert list(reports_of(selection)) == sorted(wanted)
+    assert (np.diff(selection.indices) >= 0).all()
+    for label, report in reports_of(selection).items():
+        assert report["generated"] == draw.drawn[label]
+        assert report["kept"] + report["filled"] + report["shortfall"] == wanted[label]
+        assert report["kept"] + report["filled"] == (selection.indices == label).sum()
+        scores = draw.scores[np.arange(draw.drawn[label]) % 40]
+        assert report["rejected_d1"] == (scores > 2).sum()
+        assert report["rejected_near_copy"] == (scores < 0.1).sum()
+        passed = ((scores <= 2) & (scores >= 0.1)).sum()
+        assert report["kept"] == min(passed, wanted[label])
+
+
+def test_the_first_rejected_rows_are_kept_as_examples_with_their_reasons():
+    draw = Draw(0.05, 1.0, 3.0)
+    plan = FilterPlan({"d1": 2.0}, d1_min=0.1)
+    (candidates,) = select({0: 30}, draw, EVIDENCE, plan, max_rounds=3, fill=True).candidates
+    assert len(candidates.examples) == MAX_EXAMPLES
+    assert candidates.reasons == ["near_copy", "d1"] * (MAX_EXAMPLES // 2)
+    assert [-row.item() for row in candidates.examples] == [0.05, 3.0] * (MAX_EXAMPLES // 2)
+
+
+def test_images_keep_their_shape():
+    real = np.random.RandomState(0).rand(4, 64)
+
+    def draw(indices, round_number):
+        return torch.full((len(indices), 1, 8, 8), 0.5, dtype=torch.float64)
+
+    selection = select(
+        {1: 3},
+        draw,
+        Evidence(real, np.array([0, 0, 1, 1]), 2),
+        FilterPlan({}, d1_min=0),
+        max_rounds=1,
+        fill=False,
+    )
+    assert selection.rows.shape == (3, 1, 8, 8)
+
+
+def test_a_class_that_needs_nothing_more_asks_for_nothing():
+    candidates = Candidates(label=0, wanted=4)
+    assert candidates.to_ask() == 4
+    candidates.report.update(generated=4, kept=4)
+    assert candidates.missing == candidates.to_ask() == 0
+
+
+# Message ------------------------------------------------------------------------------
+
+
+def test_there_is_no_message_when_every_class_has_its_count():
+    selection = select({0: 3}, Draw(1.0), EVIDENCE, PLAN, max_rounds=1, fill=True)
+    assert shortfall_message(reports_of(selection), 1) == ""
+    assert shortfall_message({}, 1) == ""
+
+
+def test_the_message_names_the_classes_the_numbers_and_what_to_change():
+    reports = {
+        "cat": {"generated": 9, "kept": 5, "filled": 4, "shortfall": 0},
+        "dog": {"generated": 9, "kept": 9, "filled": 0, "shortfall": 0},
+        "owl": {"generated": 9, "kept": 0, "filled": 1, "shortfall": 8},
+    }
+    message = shortfall_message(reports, max_rounds=7)
+    assert "class 'cat': 4 filled with rejected rows, 0 missing" in message
+    assert "class 'owl': 1 filled with rejected rows, 8 missing" in message
+    assert "dog" not in message
+    for name in ("max_rounds=7", "n_steps", "d1_max", "d2_max", "d3_max", "d1_min"):
+        assert name in message
