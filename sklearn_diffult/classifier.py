@@ -140,6 +140,9 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     array(['low', 'high'], dtype='<U4')
     """
 
+    # Tells imbalanced-learn-style pipelines that labels carrying weights are understood here.
+    _receives_weights = True
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [StrOptions({"auto", *CLASSIFIER_NETWORKS}), callable],
         "n_steps": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -334,8 +337,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         return _safe_indexing(X, keep), y[keep], weights[keep]
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
-        # Containers with neither list nor ndim may refuse numpy's functions; they hold tables.
-        if not (isinstance(X, list | tuple) or hasattr(X, "ndim")) or not looks_like_images(X):
+        if not looks_like_images(X):
             return validate_data(self, X, reset=reset)
         if len(X) == 0:
             raise ValueError(f"X is empty: its shape is {X.shape}; give at least one image.")

@@ -28,7 +28,7 @@ def looks_like_images(X: Any) -> bool:
     """Tell whether `X` can only be images: 3 or 4 axes, or a list of Pillow images."""
     if isinstance(X, list | tuple):
         return len(X) > 0 and isinstance(X[0], Image.Image)
-    return np.ndim(X) in (3, 4) if hasattr(X, "__array__") else False
+    return getattr(X, "ndim", 2) in (3, 4)
 
 
 class ImageCodec:

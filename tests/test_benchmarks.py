@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in ("cases", "counting", "ours", "throughput"):
+        sys.modules.pop(name, None)
+
+
+def _repetition(ours, theirs):
+    return {
+        side: {
+            case: {"images_per_second": speed, "peak_bytes": 1, "growth_bytes": 1}
+            for case, speed in (("train", speeds[0]), ("generate", speeds[1]))
+        }
+        for side, speeds in (("ours", ours), ("theirs", theirs))
+    } | {"peak_flops_per_second": 1000.0}
+
+
+def test_the_median_ratio_is_the_median_of_ratios_taken_within_a_repetition():
+    from throughput import compare
+
+    # The machine slows down by ten in the last repetition: ratios do not notice.
+    records = [
+        _repetition((200, 1), (100, 1)),
+        _repetition((30, 1), (10, 1)),
+        _repetition((10, 1), (10, 1)),
+    ]
+    result = compare(records, "train", "images_per_second")
+    assert result["ratios"] == [2.0, 3.0, 1.0]
+    assert result["median_ratio"] == 2.0
+    assert (result["median_ours"], result["median_theirs"]) == (30, 10)
+
+
+def test_share_of_peak_is_speed_times_flops_over_the_measured_peak():
+    from throughput import flop_share
+
+    size = {"training": 30.0, "forward": 10.0}
+    record = _repetition((10, 2), (5, 0.01))
+    shares = flop_share(record, {"ours": size, "theirs": size}, {"ours": 18, "theirs": 1000})
+    assert shares["ours"] == {"train": 0.3, "generate": 0.36}
+    assert shares["theirs"] == pytest.approx({"train": 0.15, "generate": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ratio", "met"),
+    [
+        ({"at_least": 1.5}, 1.5, True),
+        ({"at_least": 1.5}, 1.49, False),
+        ({"at_most": 1}, 1, True),
+        ({"at_most": 1}, 1.01, False),
+    ],
+)
+def test_a_target_is_met_up_to_and_including_its_bound(bounds, ratio, met):
+    from throughput import Target
+
+    assert Target("speed", **bounds).met(ratio) is met
+
+
+def test_the_network_that_makes_the_other_side_fastest_is_chosen():
+    from throughput import choose_network
+
+    slow, fast = ({"training_images_per_second": speed} for speed in (1, 2))
+    assert choose_network([slow, fast, slow]) is fast
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (9.876, "9.88"), (123.4, "123"), (1234567, "1,234,567")],
+)
+def test_numbers_have_three_digits_and_no_exponent(value, text):
+    from throughput import number
+
+    assert number(value) == text
+
+
+def test_flops_of_a_convolution_are_counted_forward_and_backward():
+    from counting import count_flops
+
+    network = nn.Conv2d(3, 5, 3, padding=1)
+    images = torch.zeros(2, 3, 8, 8)
+    size = count_flops(network, lambda: network(images), len(images))
+    assert size.n_parameters == 3 * 5 * 9 + 5
+    assert size.forward == 2 * 3 * 5 * 9 * 8 * 8
+    # The images need no gradient, so the backward pass costs as much as the forward pass.
+    assert size.training == 2 * size.forward
+
+
+def test_attention_is_counted_as_its_two_products():
+    from counting import count_flops
+
+    weight = nn.Parameter(torch.zeros(1))
+    network = nn.ParameterList([weight])
+    query = torch.zeros(1, 1, 6, 4)
+    attend = nn.functional.scaled_dot_product_attention
+    size = count_flops(network, lambda: attend(query * weight, query, query), 1)
+    assert size.forward == 2 * (2 * 6 * 6 * 4)
+
+
+def test_our_side_trains_generates_and_survives_a_file(tmp_path):
+    from ours import Ours
+
+    images = np.random.default_rng(0).random((12, 8, 8), dtype=np.float32)
+    settings = {"batch_size": 4, "learning_rate": 1e-3, "precision": "float32", "seed": 0}
+    ours = Ours(images, np.arange(12) % 3, settings)
+    n_images, seconds = ours.train(n_steps=2)
+    assert n_images == 8
+    assert seconds > 0
+    ours.save(tmp_path / "ours.model")
+    rows = ours.sample(n_per_class=2, seed=0)
+    assert rows.shape == (6, 8, 8)
+    again = Ours(images, np.arange(12) % 3, settings)
+    again.load(tmp_path / "ours.model")
+    np.testing.assert_array_equal(again.sample(n_per_class=2, seed=0), rows)
+
+
+def test_the_report_says_what_was_not_met():
+    from throughput import TARGETS, compare, dataset_markdown
+
+    record = _repetition((10, 100), (10, 1))
+    record["share_of_peak"] = {
+        side: {"train": 0.25, "generate": 0.5} for side in ("ours", "theirs")
+    }
+    size = {"n_parameters": 10, "training": 3e6, "forward": 1e6}
+    drawn = {"frechet_distances": [2.0], "seconds_per_draw": [1.0], "n_images": 5, "seconds": 3.0}
+    text = dataset_markdown(
+        "digits",
+        {
+            "networks": {"ours": size, "theirs": {"flops": size, "dim": 8, "dim_mults": [1, 2]}},
+            "comparisons": [
+                {"case": case, "quantity": quantity, **compare([record], case, quantity)}
+                for case, quantity in TARGETS
+            ],
+            "repetitions": [record],
+            "quality": {
+                "ours": drawn,
+                "theirs": drawn,
+                "real": {"frechet_distances": [1.0]},
+                "ratio": 1.2,
+                "full_sampling_ratio": 50.0,
+            },
+        },
+    )
+    lines = text.splitlines()
+    assert next(line for line in lines if "training, images/s" in line).endswith("| **no** |")
+    assert next(line for line in lines if "generation, images/s" in line).endswith("| yes |")
+    assert "target <= 1: **not met**" in text

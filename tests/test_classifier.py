@@ -1,0 +1,603 @@
+"""WeightedTorchClassifier: weights with a known answer, contracts, containers, errors."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+
+from sklearn_diffult._fitting import EarlyStopping, Rows, hold_out, weighted_batches
+from sklearn_diffult._torch import new_generator
+from sklearn_diffult.augmentations import AUGMENTATIONS
+from sklearn_diffult.classifier import WeightedTorchClassifier
+
+CPU = {"device": "cpu", "precision": "float32", "random_state": 0}
+
+
+def quick(**parameters):
+    return WeightedTorchClassifier(**{**CPU, "n_steps": 20, **parameters})
+
+
+def linear(sample_shape, n_classes):
+    return nn.Linear(sample_shape[0], n_classes)
+
+
+def with_dropout(sample_shape, n_classes):
+    return nn.Sequential(nn.Linear(sample_shape[0], 8), nn.Dropout(0.5), nn.Linear(8, n_classes))
+
+
+@pytest.fixture(scope="module")
+def overlapping():
+    """Two classes that no line separates, with weights."""
+    random = np.random.RandomState(0)
+    X = random.normal(size=(300, 2))
+    y = (X[:, 0] - 0.5 * X[:, 1] + random.logistic(size=300) > 0.8).astype(int)
+    return X, y, random.exponential(size=300)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X.reshape(-1, 8, 8).astype(np.uint8) * 15, y
+
+
+def images(n=12, shape=(8, 8), dtype=np.uint8):
+    X = np.random.RandomState(0).randint(0, 255, size=(n, *shape)).astype(dtype)
+    return X, np.arange(n) % 3
+
+
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "rows are drawn into mini-batches at random, so that weighting and repeating rows agree "
+        "in expectation, as for scikit-learn's SGDClassifier and MLPClassifier"
+    ),
+}
+
+
+@parametrize_with_checks(
+    [WeightedTorchClassifier(n_steps=60, device="cpu")],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+def test_scikit_learn_s_checks(estimator, check):
+    check(estimator)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("weight_mode", ["sample", "loss"])
+def test_a_weighted_linear_module_finds_the_coefficients_of_logistic_regression(
+    overlapping, weight_mode
+):
+    X, y, weights = overlapping
+    ours = quick(
+        module=linear,
+        n_steps=1200,
+        batch_size=300,
+        learning_rate=0.05,
+        weight_decay=0.0,
+        weight_mode=weight_mode,
+    ).fit(X, y, weights)
+    theirs = LogisticRegression(C=np.inf, tol=1e-8).fit(X, y, weights)
+    unweighted = LogisticRegression(C=np.inf, tol=1e-8).fit(X, y)
+    ours_at, theirs_at = (model.decision_function(X) for model in (ours, theirs))
+    np.testing.assert_allclose(ours_at, theirs_at, atol=0.12)
+    # Without the weights the answer would be another one, by far more than the tolerance.
+    assert np.abs(unweighted.decision_function(X) - theirs_at).max() > 0.3
+
+
+def test_both_weight_modes_have_the_same_expected_gradient(overlapping):
+    X, y, weights = overlapping
+    gradients = {}
+    for mode in ("sample", "loss"):
+        gradients[mode] = []
+
+        class Recorder(nn.Linear):
+            def __init__(self, record):
+                super().__init__(2, 2)
+                nn.init.zeros_(self.weight)
+                nn.init.zeros_(self.bias)
+                self.weight.register_hook(lambda g, record=record: record.append(g.clone()))
+
+        recorder = Recorder(gradients[mode])
+        quick(
+            module=lambda shape, n, recorder=recorder: recorder,
+            n_steps=2000,
+            batch_size=30,
+            learning_rate=1e-12,
+            weight_mode=mode,
+        ).fit(X, y, weights)
+    sample, loss = (torch.stack(gradients[mode]).numpy() for mode in ("sample", "loss"))
+    error = np.sqrt(sample.var(axis=0) / len(sample) + loss.var(axis=0) / len(loss))
+    assert np.all(np.abs(sample.mean(axis=0) - loss.mean(axis=0)) < 4 * error)
+    assert np.all(error < 0.03 * np.abs(loss.mean(axis=0)).max())
+
+
+def test_an_epoch_of_batches_counts_every_row_by_its_weight():
+    weights = torch.tensor([0.5, 1.0, 2.5, 0.0, 1.0], dtype=torch.float64)
+    batches = weighted_batches(weights, 5, new_generator(0))
+    epochs = np.stack([np.bincount(next(batches), minlength=5) for _ in range(400)])
+    assert np.all(np.abs(epochs - weights.numpy()) < 1)
+    np.testing.assert_allclose(epochs.mean(axis=0), weights, atol=0.08)
+
+
+def test_batches_of_equal_weights_are_plain_epochs_across_batch_ends():
+    batches = weighted_batches(torch.ones(10, dtype=torch.float64), 4, new_generator(0))
+    rows = torch.cat([next(batches) for _ in range(5)])
+    assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize("weight_mode", ["sample", "loss"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_zero_weight_row_changes_nothing(overlapping, weight_mode, early_stopping):
+    X, y, weights = overlapping
+    model = quick(weight_mode=weight_mode, early_stopping=early_stopping)
+    without = clone(model).fit(X, y, weights)
+    X_more, y_more = np.r_[[[1e6, -1e6]], X, [[-9.0, 0.0]]], np.r_[2, y, 0]
+    with_zeros = clone(model).fit(X_more, y_more, np.r_[0, weights, 0])
+    np.testing.assert_array_equal(with_zeros.classes_, without.classes_)
+    np.testing.assert_array_equal(with_zeros.predict_proba(X), without.predict_proba(X))
+
+
+@pytest.mark.parametrize("weight_mode", ["sample", "loss"])
+def test_the_scale_of_the_weights_changes_nothing(overlapping, weight_mode):
+    X, y, weights = overlapping
+    model = quick(weight_mode=weight_mode)
+    once = clone(model).fit(X, y, weights).predict_proba(X)
+    np.testing.assert_array_equal(clone(model).fit(X, y, 1024 * weights).predict_proba(X), once)
+
+
+@pytest.mark.parametrize("weight_mode", ["sample", "loss"])
+def test_class_weight_multiplies_the_weights(overlapping, weight_mode):
+    X, y, weights = overlapping
+    model = quick(weight_mode=weight_mode)
+    by_class = clone(model).set_params(class_weight={0: 1, 1: 4}).fit(X, y, weights)
+    by_row = clone(model).fit(X, y, weights * np.where(y == 1, 4, 1))
+    np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
+
+
+def test_balanced_counts_rows_by_weight(overlapping):
+    X, y, weights = overlapping
+    mass = np.bincount(y, weights)
+    balanced = quick(class_weight="balanced").fit(X, y, weights)
+    by_row = quick().fit(X, y, weights / mass[y])
+    np.testing.assert_allclose(balanced.predict_proba(X), by_row.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("weight_mode", ["sample", "loss"])
+def test_balanced_softmax_recovers_the_posterior_of_equal_priors(weight_mode):
+    # One column with two values: the posterior at each value is a share of rows, in closed form.
+    # Class 1 holds a tenth of the rows; a row at 1 is three times likelier in it.
+    X = np.r_[np.zeros(540), np.ones(180), np.zeros(20), np.ones(60)][:, None]
+    y = np.r_[np.zeros(720), np.ones(80)].astype(int)
+    fit = {"module": linear, "n_steps": 600, "batch_size": 800, "learning_rate": 0.05}
+    fit |= {"weight_decay": 0.0, "weight_mode": weight_mode}
+    at = np.array([[0.0], [1.0]])
+    plain = quick(**fit).fit(X, y).predict_proba(at)[:, 1]
+    np.testing.assert_allclose(plain, [20 / 560, 60 / 240], atol=0.01)
+    adjusted = quick(**fit, logit_adjustment=1.0).fit(X, y).predict_proba(at)[:, 1]
+    np.testing.assert_allclose(adjusted, [0.25, 0.75], atol=0.02)
+
+
+def test_the_prior_of_logit_adjustment_is_the_share_of_weight(overlapping):
+    X, y, _ = overlapping
+    equal_shares = 1 / np.bincount(y)[y]
+    plain = quick().fit(X, y, equal_shares)
+    adjusted = quick(logit_adjustment=1.0).fit(X, y, equal_shares)
+    np.testing.assert_allclose(adjusted.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, 1, -1, 1], "Negative values"),
+        ([1, 1, np.nan, 1], "NaN"),
+        ([1, 1, 1], "shape"),
+        ([0, 0, 0, 0], "non-zero|positive weight"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        quick().fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], weights)
+
+
+@pytest.mark.parametrize("class_weight", [{0: -1, 1: 1}, {0: np.inf, 1: 1}, {0: 0, 1: 0}])
+def test_class_weights_that_mean_nothing_are_refused(class_weight):
+    with pytest.raises(ValueError, match="class_weight"):
+        quick(class_weight=class_weight).fit([[0.0], [1.0]], [0, 1])
+
+
+# Images
+
+
+def test_digits_are_learnt(digits):
+    X, y = digits
+    model = quick(n_steps=150).fit(X[:1000], y[:1000])
+    assert model.score(X[1000:], y[1000:]) > 0.9
+    assert model.image_shape_ == (1, 8, 8)
+    assert not hasattr(model, "n_features_in_")
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 13), (8, 8, 3), (3, 8, 11), (8, 8, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_images_of_every_layout_and_dtype_are_taken(shape, dtype):
+    X, y = images(shape=shape, dtype=dtype)
+    model = quick(n_steps=2).fit(X, y)
+    assert model.predict_proba(X).shape == (12, 3)
+    with pytest.raises(ValueError, match="fit saw"):
+        model.predict(np.concatenate([X, X], axis=2))
+
+
+def test_pillow_images_and_flat_rows_give_what_the_array_gives():
+    X, y = images()
+    expected = quick(n_steps=5).fit(X, y).predict_proba(X)
+    pillow = [Image.fromarray(image) for image in X]
+    weights = np.ones(12)
+    from_pillow = quick(n_steps=5).fit(pillow, y, weights)
+    np.testing.assert_array_equal(from_pillow.predict_proba(pillow), expected)
+    flat = X.reshape(12, -1)
+    from_flat = quick(n_steps=5, image_shape=(8, 8)).fit(flat, y)
+    np.testing.assert_array_equal(from_flat.predict_proba(flat), expected)
+    assert from_flat.n_features_in_ == 64
+
+
+def test_zero_weight_pillow_images_are_dropped():
+    X, y = images()
+    pillow = [Image.fromarray(image) for image in X]
+    weights = np.r_[np.ones(9), np.zeros(3)]
+    with_zeros = quick(n_steps=5).fit(pillow, y, weights).predict_proba(X)
+    np.testing.assert_array_equal(with_zeros, quick(n_steps=5).fit(X[:9], y[:9]).predict_proba(X))
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_an_augmentation_keeps_shape_and_pixels_and_follows_its_generator(name):
+    batch = torch.rand(16, 3, 9, 12, generator=new_generator(0))
+    changed, again, other = (AUGMENTATIONS[name](batch, new_generator(s)) for s in (1, 1, 2))
+    assert changed.shape == batch.shape
+    assert torch.equal(changed, again)
+    assert not torch.equal(changed, other)
+    assert set(changed.flatten().tolist()) <= set(batch.flatten().tolist())
+
+
+def test_shift_moves_by_an_eighth_at_most_and_flip_mirrors():
+    ramp = torch.arange(16.0).expand(64, 1, 16, 16)
+    offset = AUGMENTATIONS["shift"](ramp, new_generator(0))[:, 0, 8, 8] - 8
+    assert set(offset.tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    mirrored = AUGMENTATIONS["flip"](ramp, new_generator(0))[:, 0, 0, 0]
+    assert set(mirrored.tolist()) == {0.0, 15.0}
+
+
+def test_augmentation_changes_training_only():
+    X, y = images()
+    model = quick(augment=("shift", "flip")).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+    assert model.loss_curve_ != quick().fit(X, y).loss_curve_
+
+
+def test_a_callable_augments_tables():
+    seen = []
+
+    def noise(batch, generator):
+        seen.append(tuple(batch.shape))
+        return batch + torch.randn(batch.shape, generator=generator)
+
+    X, y = np.arange(8.0)[:, None], np.arange(8) % 2
+    quick(augment=noise, n_steps=3, batch_size=4).fit(X, y)
+    assert seen == [(4, 1)] * 3
+
+
+@pytest.mark.parametrize("augment", ["flip", ("spin",), ("flip", "spin")])
+def test_augmentations_that_do_not_fit_are_refused(augment):
+    with pytest.raises(ValueError, match="augment="):
+        quick(augment=augment).fit([[0.0], [1.0]], [0, 1])
+
+
+# Modules
+
+
+def test_a_module_given_is_never_changed(overlapping):
+    X, y, _ = overlapping
+    module = nn.Linear(2, 2)
+    before = copy.deepcopy(module.state_dict())
+    model = quick(module=module, learning_rate=0.1).fit(X, y)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert not torch.equal(value, model.module_.state_dict()[name])
+
+
+def test_embed_gives_what_the_head_reads():
+    X, y = images()
+    model = quick().fit(X, y)
+    features = model.embed(X)
+    assert features.dtype == np.float32
+    head = model.module_.head
+    logits = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    np.testing.assert_allclose(logits, model.decision_function(X), atol=1e-5)
+
+
+def test_embed_says_what_a_module_without_features_lacks(overlapping):
+    X, y, _ = overlapping
+    with pytest.raises(ValueError, match=r"Linear has no method features"):
+        quick(module=linear).fit(X, y).embed(X)
+    with pytest.raises(NotFittedError):
+        quick(module=linear).embed(X)
+
+
+@pytest.mark.parametrize("module", ["auto", with_dropout])
+@pytest.mark.parametrize("random_state", [0, None])
+def test_no_global_state_is_touched(overlapping, module, random_state, global_state_kept):
+    X, y, weights = overlapping
+    model = quick(module=module, random_state=random_state, early_stopping=True)
+    model.fit(X, y, weights).partial_fit(X, y).predict_proba(X)
+
+
+@pytest.mark.parametrize("module", ["auto", with_dropout])
+def test_the_seed_decides_everything(overlapping, module):
+    X, y, weights = overlapping
+    first, again, other = (
+        quick(module=module, random_state=seed, early_stopping=True)
+        .fit(X, y, weights)
+        .predict_proba(X)
+        for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+# Steps, partial_fit, early stopping
+
+
+def test_steps_and_losses_are_counted(overlapping):
+    X, y, _ = overlapping
+    model = quick(n_steps=30).fit(X, y)
+    assert model.n_steps_ == len(model.loss_curve_) == 30
+    model.partial_fit(X, y)
+    assert model.n_steps_ == len(model.loss_curve_) == 30 + 5
+
+
+def test_partial_fit_learns_batch_by_batch_and_keeps_the_optimiser(overlapping):
+    X, y, _ = overlapping
+    model = quick(module=linear, learning_rate=0.02)
+    for _ in range(40):
+        model.partial_fit(X[:150], y[:150], classes=[0, 1])
+        model.partial_fit(X[150:], y[150:])
+    expected = LogisticRegression(C=np.inf).fit(X, y).score(X, y)
+    assert model.score(X, y) > expected - 0.03
+    steps = [state["step"].item() for state in model._optimizer_state["state"].values()]
+    assert steps == [model.n_steps_] * 2 == [240] * 2
+
+
+def test_partial_fit_wants_the_classes_first_and_no_others_later(overlapping):
+    X, y, _ = overlapping
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        quick().partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"y holds \[1\]"):
+        quick().partial_fit(X, y, classes=[0, 2])
+    model = quick().partial_fit(X, y, classes=[0, 1, 2])
+    assert model.predict_proba(X).shape == (300, 3)
+    with pytest.raises(ValueError, match="differ from those seen before"):
+        model.partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match="class_weight='balanced' needs all rows"):
+        quick(class_weight="balanced").partial_fit(X, y, classes=[0, 1])
+
+
+def test_the_hold_out_is_stratified_and_spares_single_rows():
+    targets = torch.tensor([0] * 40 + [1] * 4 + [2])
+    inputs = torch.arange(45.0)
+    rows = Rows(inputs, targets, torch.ones(45, dtype=torch.float64))
+    kept, held_out = hold_out(rows, 0.2, np.random.RandomState(0))
+    assert np.bincount(held_out.targets).tolist() == [8, 1]
+    assert np.bincount(kept.targets).tolist() == [32, 3, 1]
+    assert sorted([*kept.inputs.tolist(), *held_out.inputs.tolist()]) == inputs.tolist()
+
+
+def test_early_stopping_stops_and_keeps_the_best_parameters(overlapping):
+    X, y, _ = overlapping
+    model = quick(n_steps=4000, early_stopping=True, patience=2, learning_rate=0.01).fit(X, y)
+    scores = model.validation_scores_
+    assert model.n_steps_ == 100 * len(scores) < 4000
+    assert max(scores[:-2]) >= max(scores[-2:])
+    assert not hasattr(quick().fit(X, y), "validation_scores_")
+
+
+def test_the_best_parameters_are_put_back():
+    class Bias(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(2))
+
+        def forward(self, rows):
+            return self.bias.expand(len(rows), 2)
+
+    class Stub:
+        module, device, dtype = Bias(), torch.device("cpu"), torch.float32
+
+    held_out = Rows(torch.zeros(2, 1), torch.tensor([0, 0]), torch.ones(2, dtype=torch.float64))
+    stopping = EarlyStopping(held_out, every=1, patience=2)
+    stopped = []
+    for step, bias in enumerate([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [0.0, 3.0]], start=1):
+        Stub.module.bias.data = torch.tensor(bias)
+        stopped.append(stopping.look(step, 9, Stub))
+    assert stopping.scores == [0.0, 1.0, 0.0, 0.0]
+    assert stopped == [False, False, False, True]
+    stopping.restore(Stub.module)
+    assert Stub.module.bias.tolist() == [1.0, 0.0]
+
+
+def test_early_stopping_needs_a_row_to_hold_out():
+    with pytest.raises(ValueError, match="early_stopping=True needs"):
+        quick(early_stopping=True).fit([[0.0], [1.0]], [0, 1])
+
+
+# Predictions
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["a", "b", "c"]),
+        np.array(["a", "b", "c"], dtype=object),
+        np.array([-1, 5, 7]),
+        np.array([0.0, 1.0, 2.0]),
+    ],
+    ids=["str", "object", "int", "float"],
+)
+def test_labels_come_back_as_they_were(labels):
+    X, index = images()
+    y = labels[index]
+    model = quick(n_steps=60).fit(X, y)
+    assert model.classes_.dtype == labels.dtype
+    np.testing.assert_array_equal(model.predict(X), y)
+
+
+def test_boolean_labels_and_the_binary_decision(overlapping):
+    X, y, _ = overlapping
+    model = quick().fit(X, y.astype(bool))
+    decision, probability = model.decision_function(X), model.predict_proba(X)
+    assert decision.shape == (300,)
+    np.testing.assert_array_equal(model.predict(X), decision > 0)
+    np.testing.assert_allclose(probability[:, 1], 1 / (1 + np.exp(-decision)))
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(np.log(probability), model.predict_log_proba(X))
+
+
+def test_score_is_weighted_accuracy(overlapping):
+    X, y, weights = overlapping
+    model = quick().fit(X, y)
+    expected = np.average(model.predict(X) == y, weights=weights)
+    assert model.score(X, y, weights) == pytest.approx(expected)
+
+
+def test_dataframes_keep_their_column_names(overlapping):
+    X, y, _ = overlapping
+    frame = pd.DataFrame(X, columns=["height", "width"])
+    model = quick().fit(frame, pd.Series(y, index=range(7, 307)))
+    assert model.feature_names_in_.tolist() == ["height", "width"]
+    np.testing.assert_array_equal(model.predict_proba(frame), quick().fit(X, y).predict_proba(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[["width", "height"]])
+
+
+def test_a_fit_to_images_forgets_the_table_before_it(overlapping):
+    model = quick(n_steps=2, early_stopping=True).fit(overlapping[0], overlapping[1])
+    X, y = images()
+    model.set_params(early_stopping=False).fit(X, y)
+    assert not hasattr(model, "n_features_in_")
+    assert not hasattr(model, "validation_scores_")
+    model.fit(overlapping[0], overlapping[1])
+    assert not hasattr(model, "image_shape_")
+
+
+def _through_joblib(model):
+    buffer = io.BytesIO()
+    joblib.dump(model, buffer)
+    buffer.seek(0)
+    return joblib.load(buffer)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda model: pickle.loads(pickle.dumps(model)), _through_joblib, copy.deepcopy],
+    ids=["pickle", "joblib", "deepcopy"],
+)
+def test_a_copy_predicts_alike_and_trains_on_alike(overlapping, copied):
+    X, y, _ = overlapping
+    model = quick(module=nn.Linear(2, 2)).fit(X, y)
+    twin = copied(model)
+    np.testing.assert_array_equal(twin.predict_proba(X), model.predict_proba(X))
+    model.partial_fit(X, y)
+    assert np.abs(twin.predict_proba(X) - model.predict_proba(X)).max() > 0
+    np.testing.assert_array_equal(twin.partial_fit(X, y).predict_proba(X), model.predict_proba(X))
+
+
+def test_every_tensor_of_a_pickle_lies_on_the_cpu(overlapping, monkeypatch):
+    # Without a GPU at hand, count on which tensors the state is made of: all pass through .cpu().
+    X, y, _ = overlapping
+    model = quick().fit(X, y)
+    moved = []
+    original = torch.Tensor.cpu
+    monkeypatch.setattr(
+        torch.Tensor, "cpu", lambda self: moved.append(self.data_ptr()) or original(self)
+    )
+    model.__getstate__()
+    held = [t for s in model._optimizer_state["state"].values() for t in s.values()]
+    assert held
+    assert {tensor.data_ptr() for tensor in held} <= set(moved)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"module": "vgg"}, "'module' parameter"),
+        ({"n_steps": 0}, "'n_steps' parameter"),
+        ({"batch_size": 0}, "'batch_size' parameter"),
+        ({"learning_rate": 0.0}, "'learning_rate' parameter"),
+        ({"weight_mode": "both"}, "'weight_mode' parameter"),
+        ({"logit_adjustment": -1.0}, "'logit_adjustment' parameter"),
+        ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
+        ({"device": "abacus"}, "device='abacus'"),
+        ({"module": "resnet"}, "module='mlp'"),
+    ],
+)
+def test_bad_parameters_are_named_before_anything_is_fitted(parameters, message):
+    model = quick(**parameters)
+    with pytest.raises(ValueError, match=message):
+        model.fit([[0.0], [1.0]], [0, 1])
+    assert not hasattr(model, "module_")
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"y holds 1 class \(\[1\]\)"):
+        quick().fit([[0.0], [1.0]], [1, 1])
+
+
+def test_lengths_that_differ_are_refused():
+    X, y = images()
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick().fit(X, y[:-1])
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_nothing_to_predict_with(overlapping):
+    X, y, _ = overlapping
+    model = quick(module=linear, learning_rate=1e38, n_steps=200)
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+def test_running_out_of_memory_names_batch_size(overlapping):
+    class Hungry(nn.Linear):
+        def forward(self, rows):
+            if self.training:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(rows)
+
+    with pytest.raises(MemoryError, match="lower batch_size"):
+        quick(module=Hungry(2, 2)).fit(overlapping[0], overlapping[1])
+
+
+def test_silence_unless_asked_and_progress_when_asked(overlapping, capsys):
+    X, y, _ = overlapping
+    quick().fit(X, y)
+    assert capsys.readouterr().err == ""
+    quick(verbose=1).fit(X, y)
+    printed = capsys.readouterr().err
+    assert "loss=" in printed
+    assert "rows/s=" in printed
