@@ -26,7 +26,9 @@ def _draw_row(axes: Any, images: np.ndarray, titles: list[str] | None = None) ->
         ax.set_axis_off()
         if column < len(images):
             image = images[column]
-            ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r")
+            ax.imshow(
+                image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1
+            )
             if titles is not None:
                 ax.set_title(titles[column], fontsize=7, color="firebrick", pad=2)
 
@@ -107,7 +109,7 @@ class SyntheticDisplay:
             _draw_row(line[n_columns : n_columns + 1], self.real[label][:0])
             _draw_row(line[n_columns + 1 :], self.synthetic[label])
             _name_row(line[0], f"class {label}")
-        figure.text(0.3, 0.97, "real (all there is, at most)", ha="center", va="top", fontsize=10)
+        figure.text(0.3, 0.97, "real", ha="center", va="top", fontsize=10)
         figure.text(0.73, 0.97, "synthetic", ha="center", va="top", fontsize=10)
         self.figure_ = figure
         return self

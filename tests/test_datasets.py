@@ -198,6 +198,7 @@ def test_a_named_folder_without_the_files_is_not_replaced_by_another(fashion_fol
         (gzip.compress(b"\x00\x00\x08\x03" + bytes(8)), "starts with"),
         (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x05" + bytes(4)), r"4 values.*says \[5\]"),
     ],
+    ids=["no gzip", "cut short", "empty", "another type", "half a header", "too few values"],
 )
 def test_a_malformed_file_is_named_with_what_is_wrong(fashion_folder, content, message):
     fashion_folder.joinpath("t10k-labels-idx1-ubyte.gz").write_bytes(content)
