@@ -108,7 +108,7 @@ def train(
     batches = _Batches(clean, labels, plan, denoiser, seed, device)
     average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
     optimizer = torch.optim.AdamW(
-        denoiser.parameters(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        denoiser.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, plan.n_steps)

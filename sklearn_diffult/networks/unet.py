@@ -127,6 +127,8 @@ class UNet(nn.Module):
         self.last = ResidualBlock(current + skips.pop(), width, condition)
         self.norm = nn.GroupNorm(_groups(width), width)
         self.outward = nn.Conv2d(width, n_channels * patch**2, 3, padding=1)
+        # Convolutions want their weights in the layout of their input.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Start at zero output: the denoiser then returns its skip connection."""
