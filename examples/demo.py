@@ -62,7 +62,7 @@ SETTINGS = {
 
 def classifier(seed: int, **parameters: Any) -> WeightedTorchClassifier:
     """Build the classifier that every method gets, with the same number of steps."""
-    return WeightedTorchClassifier(n_steps=600, random_state=seed, **parameters)
+    return WeightedTorchClassifier(n_steps=400, random_state=seed, **parameters)
 
 
 def over_sampled(sampler: Any, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

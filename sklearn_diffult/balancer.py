@@ -53,7 +53,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         ``"class"``: every class has the same total weight, of which its synthetic rows together
         hold the share omega. ``"row"``: a real row weighs 1, a synthetic row omega (the paper's
         choice). Or ``(y, synthetic_mask, omega) -> weights``. Weights are scaled to mean 1.
-    d1_max, d2_max, d3_max : float or None, default=None, 2.0, None
+    d1_max, d2_max, d3_max : float or None, default=None, 4.0, None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of a
         classifier trained on the real rows; d3: surprise of such a classifier. Each is measured
@@ -70,7 +70,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         The denoiser's network; ``"auto"`` is ``"unet"`` for images and ``"mlp"`` for tables. Or
         ``(sample_shape, n_classes) -> torch.nn.Module``, see `sklearn_diffult.networks.denoisers`.
     n_steps : int or "auto", default="auto"
-        Optimisation steps. ``"auto"`` sees every row 75 times, within 1,500 to 30,000 steps.
+        Optimisation steps. ``"auto"`` sees every row 60 times, within 1,000 to 30,000 steps.
     batch_size : int or "auto", default="auto"
         Rows per step; ``"auto"`` is 64 for images, 256 for tables.
     learning_rate : float, default=1e-3
@@ -92,7 +92,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         How noise becomes rows, see `sklearn_diffult.diffusion.solvers`.
     n_solver_steps : int, default=18
         Noise levels the solver visits.
-    guidance_scale : float, default=1.0
+    guidance_scale : float, default=1.5
         Classifier-free guidance: 1 is the plain conditional model, more trades variety for
         rows that are typical of their class.
     guidance_interval : tuple of two floats, default=(0.4, 4.0)
@@ -148,7 +148,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     with `image_shape`; lists of Pillow images; numeric tables as arrays, DataFrames, sparse
     matrices or lists.
 
-    Training takes most of the time: about 600 images of 28 x 28 a second on two CPU cores. The
+    Training takes most of the time: about 400 images of 28 x 28 a second on two CPU cores. The
     diffusion model is EDM's (Karras et al. 2022) rather than the paper's DDPM, and the definitions
     of d1, d2 and d3 are ours.
 
@@ -182,7 +182,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         omega: float = 0.3,
         weighting: str | Callable[..., Any] = "class",
         d1_max: float | None = None,
-        d2_max: float | None = 2.0,
+        d2_max: float | None = 4.0,
         d3_max: float | None = None,
         d1_min: float = 0.1,
         max_rounds: int = 5,
@@ -198,7 +198,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         horizontal_flip: bool = False,
         solver: str | Callable[..., torch.Tensor] = "dpmpp_2m",
         n_solver_steps: int = 18,
-        guidance_scale: float = 1.0,
+        guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.4, 4.0),
         image_shape: tuple[int, ...] | None = None,
         device: str = "auto",

@@ -97,7 +97,7 @@ def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
     batch_size = _batch_size(parameters, is_image)
     n_steps = parameters.n_steps
     if n_steps == "auto":
-        n_steps = int(np.clip(75 * n_rows / batch_size, 1_500, 30_000))
+        n_steps = int(np.clip(60 * n_rows / batch_size, 1_000, 30_000))
     return TrainingPlan(
         n_steps=n_steps,
         batch_size=batch_size,
