@@ -31,6 +31,7 @@ class Ours:
             n_steps=n_steps,
             batch_size=self.settings["batch_size"],
             precision=self.settings["precision"],
+            guidance_scale=1.0,
             device="cpu",
             random_state=self.settings["seed"],
         )
