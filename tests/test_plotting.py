@@ -1,0 +1,77 @@
+"""Displays show the rows they are given, where the caption says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from sklearn_diffult import DiffusionBalancer
+from sklearn_diffult.plotting import FilterDisplay, SyntheticDisplay
+
+mpl.use("agg")
+RANDOM_STATE = np.random.RandomState(0)
+# Six real rows, then four synthetic ones of class 1.
+X = RANDOM_STATE.randint(0, 256, size=(10, 8, 9)).astype(np.uint8)
+Y = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+SYNTHETIC = np.arange(10) >= 6
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def shown(ax):
+    return [np.asarray(image.get_array()) for image in ax.get_images()]
+
+
+def test_real_rows_are_drawn_left_of_synthetic_rows():
+    display = SyntheticDisplay.from_resampled(X, Y, SYNTHETIC).plot()
+    assert list(display.real) == [1]
+    axes = display.figure_.axes
+    columns = [index for index, ax in enumerate(axes) if ax.get_images()]
+    assert columns == [0, 1, 5, 6, 7, 8]
+    assert np.allclose(shown(axes[0])[0], X[4] / 255, atol=1e-6)
+    assert np.allclose(shown(axes[5])[0], X[6] / 255, atol=1e-6)
+
+
+def test_flat_rows_and_colour_images_can_be_drawn():
+    flat = SyntheticDisplay.from_resampled(
+        X.reshape(10, -1), Y, SYNTHETIC, image_shape=(8, 9), n_columns=2, labels=[0, 1]
+    )
+    assert {label: len(rows) for label, rows in flat.real.items()} == {0: 2, 1: 2}
+    assert len(flat.plot().figure_.axes) == 2 * 5
+    colour = np.repeat(X[..., None], 3, axis=-1)
+    display = SyntheticDisplay.from_resampled(colour, Y, SYNTHETIC).plot()
+    assert shown(display.figure_.axes[0])[0].shape == (8, 9, 3)
+
+
+def test_rejected_rows_carry_their_reasons():
+    balancer = SimpleNamespace(
+        fit=None,
+        image_shape=None,
+        synthetic_mask_=SYNTHETIC,
+        rejected_examples_={1: (X[:2], ["d2", "d1 near_copy"])},
+    )
+    display = FilterDisplay.from_balancer(balancer, X, Y).plot()
+    titles = [ax.get_title() for ax in display.figure_.axes if ax.get_title()]
+    assert titles == ["d2", "d1 near_copy"]
+
+
+def test_a_balancer_that_rejected_nothing_gives_an_empty_picture():
+    balancer = SimpleNamespace(
+        fit=None, image_shape=None, synthetic_mask_=SYNTHETIC, rejected_examples_={}
+    )
+    figure = FilterDisplay.from_balancer(balancer, X, Y).plot().figure_
+    assert not any(ax.get_images() for ax in figure.axes)
+
+
+def test_an_unfitted_balancer_is_refused():
+    with pytest.raises(NotFittedError):
+        FilterDisplay.from_balancer(DiffusionBalancer(), X, Y)
