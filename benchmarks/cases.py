@@ -91,7 +91,7 @@ def measure_machine(request: Request) -> Reply:
 
     from sklearn_diffult._torch import resolve_precision
 
-    dtype = resolve_precision(request["precision"], torch.device("cpu"))
+    dtype = resolve_precision(request["precision"], torch.device("cpu"), is_image=True)
     speeds = measure_peak(request["seconds"], dtype)
     packages = ("torch", "numpy", "scikit-learn", "denoising-diffusion-pytorch", "ema-pytorch")
     return {

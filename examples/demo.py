@@ -169,15 +169,18 @@ def print_table(
     print(f"{'method':<22}" + "".join(f"{column:>20}" for column in columns))
     for method, scores in results.items():
         cells = [[100 * getattr(score, column) for score in scores] for column in columns]
-        print(
-            f"{method:<22}"
-            + "".join(f"{f'{np.mean(cell):.1f} +- {np.std(cell):.1f}':>20}" for cell in cells)
-        )
+        print(f"{method:<22}" + "".join(f"{mean_and_spread(cell):>20}" for cell in cells))
     print(
         f"\n{seconds / 60:.1f} minutes, {torch.get_num_threads()} threads, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, "
         f"command: DATA={name} SEEDS={n_seeds} python examples/demo.py"
     )
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """Write a mean with the sample standard deviation, which one seed does not have."""
+    spread = f" +- {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
 
 
 if __name__ == "__main__":

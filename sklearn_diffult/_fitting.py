@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sklearn_diffult._torch import autocast, progress
+from sklearn_diffult._torch import autocast, progress, repeatable
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -217,7 +217,8 @@ class Training:
         batches = weighted_batches(chances, batch_size, self.generator)
         losses: list[float] = []
         pending: list[Tensor] = []
-        with progress(n_steps, "classifier", self.verbose) as bar:
+        bar = progress(n_steps, "classifier", self.verbose)
+        with bar, repeatable(self.device):
             for step in range(n_steps):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * schedule(step, n_steps)

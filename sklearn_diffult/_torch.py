@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 
@@ -40,23 +41,30 @@ def resolve_device(device: str) -> torch.device:
     }
     if not available.get(resolved.type, False):
         raise ValueError(
-            f"device={device!r} is not available on this machine; use device='auto' or 'cpu'."
+            f"device={device!r} is not available on this machine; use device='auto' or 'cpu', "
+            "after loading a pickle with set_params(device='auto')."
         )
     return resolved
 
 
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Pick the dtype of matrix work: bfloat16 where the hardware multiplies it, else float32."""
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    if precision == "auto" and device.type == "cpu":
-        # Without native bfloat16 a CPU emulates it, several times slower than float32.
+def resolve_precision(precision: str, device: torch.device, is_image: bool) -> torch.dtype:
+    """Pick the dtype of matrix work.
+
+    ``"auto"`` is bfloat16 for images where the hardware multiplies it, else float32: emulation is
+    slower, and a table's columns need more than bfloat16's eight bits.
+    """
+    native = precision == "auto" and is_image and _multiplies_bfloat16(device)
+    return torch.bfloat16 if native or precision == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
-        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
-            return torch.bfloat16
-    return torch.float32
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Any:
@@ -103,6 +111,21 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 @contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On CUDA, take only kernels that add up in one order; the flag is put back."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+@contextlib.contextmanager
 def explain_out_of_memory(parameter: str) -> Iterator[None]:
     """Turn torch's out-of-memory errors into a MemoryError that names what to lower."""
     try:
@@ -110,8 +133,9 @@ def explain_out_of_memory(parameter: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"The device ran out of memory; lower {parameter}. ({error})") from error
     except RuntimeError as error:
-        # The CPU allocator reports exhaustion as a plain RuntimeError.
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+        # CPU and MPS allocators report exhaustion as a plain RuntimeError.
+        phrases = ("out of memory", "not enough memory", "can't allocate memory")
+        if not any(phrase in str(error) for phrase in phrases):
             raise
         raise MemoryError(f"Memory ran out; lower {parameter}. ({error})") from error
 

@@ -14,6 +14,7 @@ from imblearn.over_sampling.base import BaseOverSampler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_diffult._torch import child_seeds, lookup, resolve_device, resolve_precision
+from sklearn_diffult.codecs.image import looks_like_images
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import generate
 from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
@@ -24,12 +25,14 @@ from sklearn_diffult.plans import (
     build_network,
     filter_plan,
     generation_plan,
+    own_randomness,
     training_plan,
 )
 from sklearn_diffult.selection import Selection, select, shortfall_message
 from sklearn_diffult.training_data import TrainingData, check_training_data, rows_to_generate
 from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
+ROUND_TRIP_ROWS = 4096  # at a time, as decoding goes through wider numbers
 OF_RESAMPLING = ("sample_weight_", "synthetic_mask_", "filter_report_", "rejected_examples_")
 
 
@@ -91,7 +94,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     solver : {"dpmpp_2m", "heun", "ddpm"} or callable, default="dpmpp_2m"
         How noise becomes rows, see `sklearn_diffult.diffusion.solvers`.
     n_solver_steps : int, default=18
-        Noise levels the solver visits.
+        Noise levels the solver visits; those with guidance cost two evaluations.
     guidance_scale : float, default=1.5
         Classifier-free guidance: 1 is the plain conditional model, more trades variety for
         rows that are typical of their class.
@@ -103,7 +106,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     device : str, default="auto"
         ``"auto"`` takes cuda, then mps, then cpu; or the name of a device.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Precision of matrix products; ``"auto"`` is bfloat16 where the hardware multiplies it.
+        Precision of matrix products; ``"auto"`` is bfloat16 for images where the hardware
+        multiplies it.
     random_state : int, RandomState or None, default=None
         Seeds everything. Same seed, machine and rows: same synthetic rows. The global random
         states of numpy and torch are neither read nor changed.
@@ -139,7 +143,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     See Also
     --------
     sklearn_diffult.WeightedTorchClassifier : A classifier whose sample weights are real.
-    sklearn_diffult.Pipeline : Hands the weights on to the final estimator.
+    sklearn_diffult.Pipeline : Hands weights on to the final estimator.
 
     Notes
     -----
@@ -246,8 +250,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
 
         Returns
         -------
-        DiffusionBalancer
-            Itself.
+        self : DiffusionBalancer
 
         Raises
         ------
@@ -277,10 +280,6 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         y_resampled : container like y
             Their labels. Weights are in `sample_weight_`; inside imbalanced-learn's pipeline an
             array or Series of labels carries them along.
-
-        Raises
-        ------
-        As `fit`, and RuntimeError on a shortfall with ``on_shortfall="raise"``.
         """
         X_resampled, y_resampled, sample_weight = self.fit_resample_weighted(X, y)
         return X_resampled, hand_on(y_resampled, sample_weight)
@@ -295,10 +294,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
 
         Returns
         -------
-        X_resampled, y_resampled
-            As in `fit_resample`.
-        sample_weight : ndarray of shape (n_resampled,), float64
-            Weight of every row; mean 1.
+        X_resampled, y_resampled, sample_weight
+            As in `fit_resample`, and the weight of every row: float64, mean 1.
         """
         return self._fit_resample(X, y)
 
@@ -330,7 +327,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
             raise ValueError(f"label must be one of {self.classes_.tolist()}, got {label!r}.")
         source = self.random_state if random_state is None else random_state
         indices = np.full(int(n), matches[0])
-        return self.codec_.decode(self._generate(indices, child_seeds(source, 1)[0]))
+        # None of the four seeds of fit_resample, whose rows these must not repeat.
+        return self.codec_.decode(self._generate(indices, child_seeds(source, 5)[4]))
 
     def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
         """Follow the main path: encode, train, generate, filter, weigh, decode."""
@@ -359,8 +357,6 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
                 UserWarning,
                 stacklevel=4,
             )
-        if np.ndim(X) == 2:
-            validate_data(self, X, skip_check_array=True)
         return data, wanted
 
     def _train(self, data: TrainingData, wanted: dict[Any, int], seeds: list[int]) -> None:
@@ -369,20 +365,23 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         deviation = float(data.encoded.std(correction=0)) or 1.0
         sigma_data = deviation if data.codec.is_image else 1.0
         network = build_network(self.network, data, seeds[1], device)
-        result = train(
-            Denoiser(network, sigma_data, len(data.classes)),
-            data.encoded,
-            torch.from_numpy(data.indices),
-            training_plan(self, len(data.encoded), data.codec.is_image),
-            lookup(SIGMA_DISTRIBUTIONS, self.sigma_distribution)(sigma_data),
-            seed=seeds[2],
-            device=device,
-            dtype=resolve_precision(self.precision, device),
-            verbose=self.verbose,
-        )
+        with own_randomness(self, seeds[2], device):
+            result = train(
+                Denoiser(network, sigma_data, len(data.classes)),
+                data.encoded,
+                torch.from_numpy(data.indices),
+                training_plan(self, len(data.encoded), data.codec.is_image),
+                lookup(SIGMA_DISTRIBUTIONS, self.sigma_distribution)(sigma_data),
+                seed=seeds[2],
+                device=device,
+                dtype=resolve_precision(self.precision, device, data.codec.is_image),
+                verbose=self.verbose,
+            )
         # Nothing is set before training succeeded, and nothing is left of an earlier fit.
-        for name in (*OF_RESAMPLING, "image_shape_"):
+        for name in (*OF_RESAMPLING, "image_shape_", "n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
+        if not looks_like_images(data.X):
+            validate_data(self, data.X, skip_check_array=True)
         if data.codec.is_image:
             self.image_shape_ = data.codec.sample_shape
         self.codec_, self.classes_, self.sampling_strategy_ = data.codec, data.classes, wanted
@@ -396,16 +395,17 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         denoiser = self.denoiser_
         if device.type != "cpu":
             denoiser = copy.deepcopy(denoiser).to(device)
-        return generate(
-            denoiser,
-            torch.from_numpy(indices),
-            self.codec_.sample_shape,
-            generation_plan(self, self.codec_.is_image),
-            seed=seed,
-            device=device,
-            dtype=resolve_precision(self.precision, device),
-            verbose=self.verbose,
-        )
+        with own_randomness(self, seed, device):
+            return generate(
+                denoiser,
+                torch.from_numpy(indices),
+                self.codec_.sample_shape,
+                generation_plan(self, self.codec_.is_image),
+                seed=seed,
+                device=device,
+                dtype=resolve_precision(self.precision, device, self.codec_.is_image),
+                verbose=self.verbose,
+            )
 
     def _generate_and_filter(self, data: TrainingData, seeds: list[int]) -> Selection:
         """Generate in rounds and keep the rows that pass the filters."""
@@ -428,7 +428,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         def draw(indices: np.ndarray, round_number: int) -> torch.Tensor:
             # Judge the rows that the user would get: rounded, clipped, in the column's support.
             rows = self._generate(indices, seeds[0] + round_number)
-            return data.codec.encode(data.codec.decode(rows))
+            blocks = rows.split(ROUND_TRIP_ROWS)
+            return torch.cat([data.codec.encode(data.codec.decode(block)) for block in blocks])
 
         fill = self.on_shortfall == "fill"
         selection = select(wanted, draw, evidence, plan, self.max_rounds, fill)

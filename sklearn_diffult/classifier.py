@@ -422,10 +422,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
         # Resolved at every use: a classifier fitted on a GPU may be unpickled where there is none.
         device = resolve_device(self.device)
-        if self.precision == "auto" and not self._codec.is_image:
-            # A table's columns need more than bfloat16's eight bits, and its products are small.
-            return device, torch.float32
-        return device, resolve_precision(self.precision, device)
+        return device, resolve_precision(self.precision, device, self._codec.is_image)
 
     def _encode_new(self, X: Any) -> Tensor:
         check_is_fitted(self, "module_")

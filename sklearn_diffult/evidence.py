@@ -43,7 +43,7 @@ def gather_evidence(
     n_classes = int(indices.max()) + 1
     rows = encoded.numpy()
 
-    def train(subset: np.ndarray) -> WeightedTorchClassifier:
+    def train(subset: np.ndarray | slice) -> WeightedTorchClassifier:
         # Without prior correction the classifier would hardly know the rare classes.
         classifier = WeightedTorchClassifier(
             logit_adjustment=1.0, random_state=seed, **classifier_parameters
@@ -52,7 +52,7 @@ def gather_evidence(
 
     evidence = Evidence(encoded.flatten(1).numpy(), indices, n_classes)
     if plan.needs("features"):
-        classifier = train(np.arange(len(rows)))
+        classifier = train(slice(None))
         evidence.embed = lambda flat: classifier.embed(flat.reshape(-1, *rows.shape[1:]))
     if plan.needs("probabilities"):
         halves = _halves(indices, seed)

@@ -17,6 +17,8 @@ from sklearn.neighbors import NearestNeighbors
 
 # A class with fewer rows has too few distances for a median of its own.
 MIN_ROWS_FOR_OWN_SCALE = 10
+# Real rows per class whose nearest neighbour is looked up.
+MAX_QUERIES = 2_000
 
 
 def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -35,16 +37,20 @@ def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Distance from each real row to the nearest other row of its class, shape (n,).
 
-    A row alone in its class gets NaN.
+    A row alone in its class gets NaN, and so do all but an even spread of `MAX_QUERIES` rows of a
+    large class: a median needs no more.
     """
     distances = np.full(len(rows), np.nan)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) > 1:
-            neighbours = NearestNeighbors(n_neighbors=1).fit(rows[members])
-            # Without an argument, kneighbors leaves each row itself out.
-            nearest = neighbours.kneighbors(return_distance=False)[:, 0]
-            distances[members] = _distances(rows[members], rows[members[nearest]])
+            spread = np.linspace(0, len(members) - 1, min(len(members), MAX_QUERIES)).astype(int)
+            queries = members[spread]
+            neighbours = NearestNeighbors(n_neighbors=2).fit(rows[members])
+            pairs = members[neighbours.kneighbors(rows[queries], return_distance=False)]
+            # Among twins the row itself may come second, or not at all.
+            nearest = np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
+            distances[queries] = _distances(rows[queries], rows[nearest])
     return distances
 
 

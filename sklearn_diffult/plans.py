@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -18,7 +19,7 @@ from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import TrainingPlan
 from sklearn_diffult.filters import FilterPlan
-from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, IMAGE_NETWORKS
 from sklearn_diffult.training_data import TrainingData
 from sklearn_diffult.weights import WEIGHTINGS
 
@@ -76,20 +77,39 @@ def build_network(
     ------
     ValueError
         If the named network is for images and the rows are a table, or the other way round.
+    TypeError
+        If a callable does not return a module, or is one itself.
     """
     shape, n_classes = data.codec.sample_shape, len(data.classes)
     if callable(choice):
         with private_global_rng(seed, device):
-            return choice(shape, n_classes)
+            is_module = isinstance(choice, torch.nn.Module)
+            network = None if is_module else choice(shape, n_classes)
+        if not isinstance(network, torch.nn.Module):
+            raise TypeError(
+                f"network={choice!r} must be a name or a function (sample_shape, n_classes) -> "
+                "torch.nn.Module; wrap a module as network=lambda shape, n_classes: module."
+            )
+        return network
     default = "unet" if data.codec.is_image else "mlp"
     name = default if choice == "auto" else choice
-    if (name == "mlp") == data.codec.is_image:
+    if (name in IMAGE_NETWORKS) != data.codec.is_image:
         raise ValueError(
             f"network={name!r} does not fit encoded rows of shape {shape}; "
             f"use 'auto' or {default!r}."
         )
     factory = DENOISER_NETWORKS[name]
     return build(lambda: factory(shape, n_classes), new_generator(seed))
+
+
+def own_randomness(
+    parameters: Any, seed: int, device: torch.device
+) -> contextlib.AbstractContextManager[None]:
+    """Keep what the user's own callables draw from torch's global state repeatable and private."""
+    names = ("network", "regularizer", "sigma_distribution", "solver")
+    if any(callable(getattr(parameters, name)) for name in names):
+        return private_global_rng(seed, device)
+    return contextlib.nullcontext()
 
 
 def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:

@@ -15,9 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_diffult.codecs import ImageCodec
 
 
-def _pictures(X: Any, image_shape: tuple[int, ...] | None) -> np.ndarray:
-    """Return images of any container as floats "n h w c" in [0, 1]."""
-    codec = ImageCodec(image_shape).fit(X)
+def _pictures(X: Any, codec: ImageCodec) -> np.ndarray:
+    """Return images of the codec's container as floats "n h w c" in [0, 1]."""
     return ((codec.encode(X) + 1) / 2).permute(0, 2, 3, 1).numpy()
 
 
@@ -84,7 +83,7 @@ class SyntheticDisplay:
             As in `DiffusionBalancer`, for flat rows.
         """
         y = np.asarray(y)
-        images = _pictures(X, image_shape)
+        images = _pictures(X, ImageCodec(image_shape).fit(X))
         if labels is None:
             labels = np.unique(y[synthetic_mask]).tolist()
         pick = {
@@ -157,13 +156,12 @@ class FilterDisplay:
         y = np.asarray(y)
         examples = balancer.rejected_examples_
         labels = sorted(examples, key=lambda label: -len(examples[label][1]))[:n_classes]
-        images = _pictures(X, balancer.image_shape)
+        images = _pictures(X, balancer.codec_)
         kept = {
             label: images[(y == label) & balancer.synthetic_mask_][:n_columns] for label in labels
         }
         rejected = {
-            label: _pictures(examples[label][0], balancer.image_shape)[:n_columns]
-            for label in labels
+            label: _pictures(examples[label][0], balancer.codec_)[:n_columns] for label in labels
         }
         return cls(kept, rejected, {label: examples[label][1][:n_columns] for label in labels})
 

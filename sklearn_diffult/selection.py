@@ -61,15 +61,18 @@ class Candidates:
         passed = np.flatnonzero(verdict.kept)[: self.missing]
         rejected = np.flatnonzero(~verdict.kept & np.isfinite(verdict.badness))
         self.kept.append(rows[passed])
-        self.spare.append(rows[rejected])
-        self.spare_badness.append(verdict.badness[rejected])
         self.report["generated"] += len(rows)
         self.report["kept"] += len(passed)
+        # No more than what is missing now can ever be needed for filling.
+        badness = np.concatenate([*self.spare_badness, verdict.badness[rejected]])
+        best = np.argsort(badness, kind="stable")[: self.missing]
+        self.spare = [torch.cat([*self.spare, rows[rejected]])[best.copy()]]
+        self.spare_badness = [badness[best]]
         for name, failed in verdict.failed.items():
             key = f"rejected_{name}"
             self.report[key] = self.report.get(key, 0) + int(failed.sum())
         for row in np.flatnonzero(~verdict.kept)[: MAX_EXAMPLES - len(self.examples)]:
-            self.examples.append(rows[row])
+            self.examples.append(rows[row].clone())
             names = [name for name, failed in verdict.failed.items() if failed[row]]
             self.reasons.append(" ".join(names))
 
@@ -78,8 +81,7 @@ class Candidates:
         rows = torch.cat(self.kept)
         filled = 0
         if fill and self.missing > 0:
-            least_bad = np.argsort(np.concatenate(self.spare_badness), kind="stable")
-            chosen = torch.cat(self.spare)[least_bad[: self.missing].copy()]
+            chosen = torch.cat(self.spare)[: self.missing]
             filled = len(chosen)
             rows = torch.cat([rows, chosen])
         self.report["filled"] = filled

@@ -273,3 +273,49 @@ def test_progress_is_shown_on_request_only(capsys):
     shown = capsys.readouterr().err
     assert "loss=" in shown
     assert "rows_per_s=" in shown
+
+
+def test_generated_rows_are_further_rows():
+    X, y = few_images((9, 11), "float32")
+    balancer = DiffusionBalancer(**QUICK)
+    X_resampled, _ = balancer.fit_resample(X, y)
+    assert not np.array_equal(X_resampled[10:], balancer.generate(4, 1))
+
+
+@pytest.mark.usefixtures("global_state_kept")
+def test_a_network_of_ones_own_may_use_dropout_and_is_repeatable():
+    class Dropping(torch.nn.Module):
+        def __init__(self, shape, n_classes):
+            super().__init__()
+            self.layer = torch.nn.Linear(shape[0], shape[0])
+
+        def forward(self, x, noise_level, labels):
+            return torch.nn.functional.dropout(self.layer(x), 0.5)
+
+    X, y = make_classification(40, weights=[0.8], random_state=0)
+    first, second = (
+        DiffusionBalancer(**QUICK, network=Dropping).fit_resample(X, y)[0] for _ in range(2)
+    )
+    assert np.array_equal(first, second)
+
+
+def test_a_module_instead_of_a_function_is_refused():
+    X, y = make_classification(40, weights=[0.8], random_state=0)
+    with pytest.raises(TypeError, match="lambda shape"):
+        DiffusionBalancer(**QUICK, network=torch.nn.Linear(20, 20)).fit(X, y)
+
+
+def test_a_switch_from_a_table_to_images_leaves_nothing_of_the_table():
+    balancer = DiffusionBalancer(**QUICK).fit(*make_classification(40, random_state=0))
+    assert balancer.n_features_in_ == 20
+    balancer.fit(*few_images())
+    assert not hasattr(balancer, "n_features_in_")
+    assert balancer.image_shape_ == (1, 9, 11)
+
+
+def test_rows_that_are_not_finite_are_no_fault_of_X():
+    X, y = make_classification(40, weights=[0.8], random_state=0)
+    with pytest.raises(FloatingPointError, match="solver"):
+        DiffusionBalancer(
+            **{**QUICK, "solver": lambda denoise, x, grid, generator: x * np.nan}
+        ).fit_resample(X, y)

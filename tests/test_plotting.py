@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_diffult import DiffusionBalancer
+from sklearn_diffult.codecs import ImageCodec
 from sklearn_diffult.plotting import FilterDisplay, SyntheticDisplay
 
 mpl.use("agg")
@@ -52,23 +51,23 @@ def test_flat_rows_and_colour_images_can_be_drawn():
     assert shown(display.figure_.axes[0])[0].shape == (8, 9, 3)
 
 
+def balancer_that_rejected(examples):
+    balancer = DiffusionBalancer()
+    balancer.codec_ = ImageCodec().fit(X)
+    balancer.synthetic_mask_ = SYNTHETIC
+    balancer.rejected_examples_ = examples
+    return balancer
+
+
 def test_rejected_rows_carry_their_reasons():
-    balancer = SimpleNamespace(
-        fit=None,
-        image_shape=None,
-        synthetic_mask_=SYNTHETIC,
-        rejected_examples_={1: (X[:2], ["d2", "d1 near_copy"])},
-    )
+    balancer = balancer_that_rejected({1: (X[:2], ["d2", "d1 near_copy"])})
     display = FilterDisplay.from_balancer(balancer, X, Y).plot()
     titles = [ax.get_title() for ax in display.figure_.axes if ax.get_title()]
     assert titles == ["d2", "d1 near_copy"]
 
 
 def test_a_balancer_that_rejected_nothing_gives_an_empty_picture():
-    balancer = SimpleNamespace(
-        fit=None, image_shape=None, synthetic_mask_=SYNTHETIC, rejected_examples_={}
-    )
-    figure = FilterDisplay.from_balancer(balancer, X, Y).plot().figure_
+    figure = FilterDisplay.from_balancer(balancer_that_rejected({}), X, Y).plot().figure_
     assert not any(ax.get_images() for ax in figure.axes)
 
 

@@ -79,7 +79,8 @@ class ImageCodec:
 
     def decode(self, encoded: torch.Tensor) -> Any:
         """Return images in the container, layout and dtype that ``fit`` saw."""
-        unit = (encoded.cpu().clamp(-1, 1).numpy().astype(np.float64) + 1.0) / 2.0
+        wide = np.result_type(self.dtype_, np.float32)
+        unit = (encoded.cpu().clamp(-1, 1).numpy().astype(wide) + 1.0) / 2.0
         values = self._from_nchw(unit * (self.high_ - self.low_) + self.low_)
         if self.dtype_.kind in "bui":
             values = np.rint(values)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_diffult._torch import autocast, explain_out_of_memory, new_generator, progress
+from sklearn_diffult._torch import (
+    autocast,
+    explain_out_of_memory,
+    new_generator,
+    progress,
+    repeatable,
+)
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.guidance import guided
 from sklearn_diffult.diffusion.sigma import sigma_grid
@@ -46,12 +52,14 @@ def generate(
     ------
     MemoryError
         If the device runs out of memory; names batch_size.
+    FloatingPointError
+        If a row is not finite.
     """
     generator = new_generator(seed, device)
     grid = sigma_grid(plan.n_steps, denoiser.sigma_data).float().to(device)
     clean = torch.empty(len(labels), *sample_shape)
     bar = progress(len(labels), "generate", verbose)
-    with bar, explain_out_of_memory("batch_size"), autocast(device, dtype):
+    with bar, explain_out_of_memory("batch_size"), repeatable(device), autocast(device, dtype):
         for start in range(0, len(labels), plan.batch_size):
             rows = slice(start, start + plan.batch_size)
             batch = labels[rows].to(device)
@@ -59,4 +67,9 @@ def generate(
             denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval)
             clean[rows] = plan.solver(denoise, grid[0] * noise, grid, generator).float().cpu()
             bar.update(len(batch))
+    if not torch.isfinite(clean).all():
+        raise FloatingPointError(
+            "Generated rows are not finite. Use precision='float32', lower learning_rate, or look "
+            "at your own solver or network."
+        )
     return clean

@@ -11,13 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_diffult._torch import autocast, explain_out_of_memory, new_generator, progress
+from sklearn_diffult._torch import (
+    autocast,
+    explain_out_of_memory,
+    new_generator,
+    progress,
+    repeatable,
+)
 from sklearn_diffult.diffusion.denoiser import Denoiser, add_noise, expand, mean_square
 from sklearn_diffult.diffusion.ema import ExponentialMovingAverage
 from sklearn_diffult.diffusion.regularizers import Regularizer, RegularizerInput
 from sklearn_diffult.diffusion.sigma import LogNormalSigma
 
-ON_DEVICE_BYTES = 4 * 2**30
 CHECK_EVERY = 25
 
 
@@ -104,19 +109,19 @@ def train(
     MemoryError
         If the device runs out of memory; names batch_size.
     """
-    denoiser = denoiser.to(device).train()
-    batches = _Batches(clean, labels, plan, denoiser, seed, device)
-    average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
-    optimizer = torch.optim.AdamW(
-        denoiser.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, plan.n_steps)
-    )
     losses: list[Tensor] = []
-    started = time.perf_counter()
     bar = progress(plan.n_steps, "train", verbose)
-    with bar, explain_out_of_memory("batch_size"):
+    with bar, explain_out_of_memory("batch_size"), repeatable(device):
+        denoiser = denoiser.to(device).train()
+        batches = _Batches(clean, labels, plan, denoiser, seed, device)
+        average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
+        optimizer = torch.optim.AdamW(
+            denoiser.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, plan.n_steps)
+        )
+        started = time.perf_counter()
         for step in range(plan.n_steps):
             with autocast(device, dtype):
                 loss = _batch_loss(denoiser, batches, plan, noise)
@@ -184,7 +189,8 @@ class _Batches:
         seed: int,
         device: torch.device,
     ):
-        stored_on = device if clean.nbytes <= ON_DEVICE_BYTES else torch.device("cpu")
+        room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 2**32
+        stored_on = device if clean.nbytes <= room else torch.device("cpu")
         self._clean, self._labels = clean.to(stored_on), labels
         self._plan, self._null, self._device = plan, denoiser.null_label, device
         chances = row_probabilities(labels, denoiser.n_classes, plan.class_temper)
