@@ -346,8 +346,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int]]:
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
-        resolve_device(self.device)
-        generation_plan(self, is_image=True)
+        generation_plan(self, is_image=True, device=resolve_device(self.device))
         data = check_training_data(X, y, self.image_shape)
         wanted = rows_to_generate(self.sampling_strategy, data)
         for label in data.classes[data.counts == 1].tolist():
@@ -400,7 +399,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
                 denoiser,
                 torch.from_numpy(indices),
                 self.codec_.sample_shape,
-                generation_plan(self, self.codec_.is_image),
+                generation_plan(self, self.codec_.is_image, device),
                 seed=seed,
                 device=device,
                 dtype=resolve_precision(self.precision, device, self.codec_.is_image),
