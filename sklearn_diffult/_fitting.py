@@ -217,7 +217,7 @@ class Training:
         batches = weighted_batches(chances, batch_size, self.generator)
         losses: list[float] = []
         pending: list[Tensor] = []
-        bar = progress(n_steps, "classifier", self.verbose)
+        bar = progress(n_steps, "train classifier", self.verbose)
         with bar, repeatable(self.device):
             for step in range(n_steps):
                 for group in optimizer.param_groups:

@@ -112,7 +112,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         Seeds everything. Same seed, machine and rows: same synthetic rows. The global random
         states of numpy and torch are neither read nor changed.
     verbose : int, default=0
-        1 shows progress bars with loss and rows per second.
+        1 shows progress bars with loss and rows per second: the diffusion model's training, the
+        classifiers' that d2 and d3 need, and one bar per round of generation.
 
     Attributes
     ----------

@@ -36,9 +36,9 @@ def _name_row(ax: Any, name: str) -> None:
     ax.text(-0.15, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=9)
 
 
-@dataclass
+@dataclass(repr=False)
 class SyntheticDisplay:
-    """Real rows beside synthetic rows, one line per class.
+    """Real images beside synthetic images, one line per class.
 
     Parameters
     ----------
@@ -114,9 +114,9 @@ class SyntheticDisplay:
         return self
 
 
-@dataclass
+@dataclass(repr=False)
 class FilterDisplay:
-    """Rows that the filters kept beside rows that they rejected, with the reasons.
+    """Images that the filters kept beside images that they rejected, with the reasons.
 
     Parameters
     ----------
@@ -150,12 +150,19 @@ class FilterDisplay:
         n_columns : int, default=8
             Images per class and decision.
         n_classes : int, default=5
-            Classes shown: those with the most rejected rows.
+            Classes shown: those with the most rejected examples.
         """
-        check_is_fitted(balancer, "rejected_examples_")
+        unfiltered = "%(name)s has filtered nothing yet; call fit_resample first."
+        check_is_fitted(balancer, "rejected_examples_", msg=unfiltered)
+        if not balancer.codec_.is_image:
+            raise ValueError(
+                "FilterDisplay draws images, but this balancer was fitted to a table; "
+                "look at filter_report_ and rejected_examples_."
+            )
         y = np.asarray(y)
         examples = balancer.rejected_examples_
-        labels = sorted(examples, key=lambda label: -len(examples[label][1]))[:n_classes]
+        labels = sorted(examples, key=lambda label: len(examples[label][1]), reverse=True)
+        labels = sorted(labels[:n_classes])
         images = _pictures(X, balancer.codec_)
         kept = {
             label: images[(y == label) & balancer.synthetic_mask_][:n_columns] for label in labels
@@ -180,6 +187,8 @@ class FilterDisplay:
         )
         for ax in axes.flat:
             ax.set_axis_off()
+        if not self.kept:
+            figure.text(0.5, 0.4, "no row was rejected", ha="center", fontsize=9)
         for line, label in zip(axes, self.kept, strict=False):
             _draw_row(line[:n_columns], self.kept[label])
             _draw_row(line[n_columns + 1 :], self.rejected[label], self.reasons[label])

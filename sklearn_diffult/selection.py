@@ -155,15 +155,16 @@ def select(
 def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> str:
     """Say which classes got too few rows that pass, and what to change; "" if none did."""
     lacking = [
-        f"class {label!r}: {report['filled']} filled with rejected rows, "
-        f"{report['shortfall']} missing"
+        f"class {label!r}: {report['filled']} rejected rows used all the same, "
+        f"{report['shortfall']} rows missing"
         for label, report in reports.items()
         if report["filled"] or report["shortfall"]
     ]
     if not lacking:
         return ""
     return (
-        f"After max_rounds={max_rounds} rounds the filters left too few rows "
+        f"After max_rounds={max_rounds} too few rows had passed the filters "
         f"({'; '.join(lacking)}). Raise max_rounds, n_steps or the thresholds d1_max, d2_max, "
-        "d3_max, or lower d1_min; filter_report_ says what was rejected by which."
+        "d3_max, or lower d1_min; filter_report_ says what was rejected by which, and on_shortfall "
+        "what to do about it."
     )

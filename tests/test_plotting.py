@@ -9,7 +9,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_diffult import DiffusionBalancer
-from sklearn_diffult.codecs import ImageCodec
+from sklearn_diffult.codecs import ImageCodec, TableCodec
 from sklearn_diffult.plotting import FilterDisplay, SyntheticDisplay
 
 mpl.use("agg")
@@ -72,5 +72,16 @@ def test_a_balancer_that_rejected_nothing_gives_an_empty_picture():
 
 
 def test_an_unfitted_balancer_is_refused():
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="fit_resample"):
         FilterDisplay.from_balancer(DiffusionBalancer(), X, Y)
+
+
+def test_a_balancer_of_tables_is_refused():
+    balancer = balancer_that_rejected({})
+    balancer.codec_ = TableCodec().fit(X.reshape(10, -1))
+    with pytest.raises(ValueError, match="filter_report_"):
+        FilterDisplay.from_balancer(balancer, X.reshape(10, -1), Y)
+
+
+def test_a_display_prints_as_one_line():
+    assert len(repr(SyntheticDisplay.from_resampled(X, Y, SYNTHETIC))) < 100

@@ -208,8 +208,8 @@ def test_the_message_names_the_classes_the_numbers_and_what_to_change():
         "owl": {"generated": 9, "kept": 0, "filled": 1, "shortfall": 8},
     }
     message = shortfall_message(reports, max_rounds=7)
-    assert "class 'cat': 4 filled with rejected rows, 0 missing" in message
-    assert "class 'owl': 1 filled with rejected rows, 8 missing" in message
+    assert "class 'cat': 4 rejected rows used all the same, 0 rows missing" in message
+    assert "class 'owl': 1 rejected rows used all the same, 8 rows missing" in message
     assert "dog" not in message
     for name in ("max_rounds=7", "n_steps", "d1_max", "d2_max", "d3_max", "d1_min"):
         assert name in message

@@ -110,7 +110,7 @@ def train(
         If the device runs out of memory; names batch_size.
     """
     losses: list[Tensor] = []
-    bar = progress(plan.n_steps, "train", verbose)
+    bar = progress(plan.n_steps, "train diffusion", verbose)
     with bar, explain_out_of_memory("batch_size"), repeatable(device):
         denoiser = denoiser.to(device).train()
         batches = _Batches(clean, labels, plan, denoiser, seed, device)
