@@ -56,7 +56,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         ``"class"``: every class has the same total weight, of which its synthetic rows together
         hold the share omega. ``"row"``: a real row weighs 1, a synthetic row omega (the paper's
         choice). Or ``(y, synthetic_mask, omega) -> weights``. Weights are scaled to mean 1.
-    d1_max, d2_max, d3_max : float or None, default=None, 4.0, None
+    d1_max, d2_max, d3_max : float or None, default=None, 3.0, None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of a
         classifier trained on the real rows; d3: surprise of such a classifier. Each is measured
@@ -187,7 +187,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         omega: float = 0.3,
         weighting: str | Callable[..., Any] = "class",
         d1_max: float | None = None,
-        d2_max: float | None = 4.0,
+        d2_max: float | None = 3.0,
         d3_max: float | None = None,
         d1_min: float = 0.1,
         max_rounds: int = 5,

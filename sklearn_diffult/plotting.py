@@ -161,16 +161,20 @@ class FilterDisplay:
             )
         y = np.asarray(y)
         examples = balancer.rejected_examples_
-        labels = sorted(examples, key=lambda label: len(examples[label][1]), reverse=True)
+        n_rejected = dict.fromkeys(balancer.filter_report_, 0)
+        n_rejected |= {label: len(reasons) for label, (_, reasons) in examples.items()}
+        labels = sorted(n_rejected, key=lambda label: n_rejected[label], reverse=True)
         labels = sorted(labels[:n_classes])
         images = _pictures(X, balancer.codec_)
         kept = {
             label: images[(y == label) & balancer.synthetic_mask_][:n_columns] for label in labels
         }
         rejected = {
-            label: _pictures(examples[label][0], balancer.codec_)[:n_columns] for label in labels
+            label: _pictures(examples[label][0], balancer.codec_)[:n_columns]
+            for label in labels
+            if label in examples
         }
-        return cls(kept, rejected, {label: examples[label][1][:n_columns] for label in labels})
+        return cls(kept, rejected, {label: examples[label][1][:n_columns] for label in rejected})
 
     def plot(self) -> Self:
         """Draw one line per class: kept rows left, rejected rows right."""
@@ -187,11 +191,12 @@ class FilterDisplay:
         )
         for ax in axes.flat:
             ax.set_axis_off()
-        if not self.kept:
-            figure.text(0.5, 0.4, "no row was rejected", ha="center", fontsize=9)
+        if not self.rejected:
+            figure.text(0.73, 0.5, "none", ha="center", fontsize=9)
         for line, label in zip(axes, self.kept, strict=False):
             _draw_row(line[:n_columns], self.kept[label])
-            _draw_row(line[n_columns + 1 :], self.rejected[label], self.reasons[label])
+            if label in self.rejected:
+                _draw_row(line[n_columns + 1 :], self.rejected[label], self.reasons[label])
             _name_row(line[0], f"class {label}")
         figure.text(0.3, 0.97, "kept", ha="center", va="top", fontsize=10)
         figure.text(0.73, 0.97, "rejected, and by what", ha="center", va="top", fontsize=10)

@@ -55,6 +55,7 @@ def balancer_that_rejected(examples):
     balancer = DiffusionBalancer()
     balancer.codec_ = ImageCodec().fit(X)
     balancer.synthetic_mask_ = SYNTHETIC
+    balancer.filter_report_ = {1: {"generated": 5}}
     balancer.rejected_examples_ = examples
     return balancer
 
@@ -66,9 +67,10 @@ def test_rejected_rows_carry_their_reasons():
     assert titles == ["d2", "d1 near_copy"]
 
 
-def test_a_balancer_that_rejected_nothing_gives_an_empty_picture():
+def test_a_balancer_that_rejected_nothing_shows_what_it_kept_and_says_none():
     figure = FilterDisplay.from_balancer(balancer_that_rejected({}), X, Y).plot().figure_
-    assert not any(ax.get_images() for ax in figure.axes)
+    assert [index for index, ax in enumerate(figure.axes) if ax.get_images()] == [0, 1, 2, 3]
+    assert "none" in [text.get_text() for text in figure.texts]
 
 
 def test_an_unfitted_balancer_is_refused():
