@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -143,18 +142,6 @@ def explain_out_of_memory(parameter: str) -> Iterator[None]:
 def progress(total: int, description: str, verbose: int) -> Any:
     """Return a tqdm bar, silent when ``verbose == 0``."""
     return tqdm(total=total, desc=description, disable=not verbose, dynamic_ncols=True)
-
-
-def child_seeds(random_state: Any, n: int) -> list[int]:
-    """Derive `n` independent seeds from an int, a RandomState, or None (fresh entropy).
-
-    scikit-learn's ``check_random_state(None)`` would hand out numpy's global generator.
-    """
-    if random_state is None:
-        random_state = np.random.RandomState()
-    elif not isinstance(random_state, np.random.RandomState):
-        random_state = np.random.RandomState(random_state)
-    return [int(seed) for seed in random_state.randint(0, 2**31 - 8, size=n)]
 
 
 def lookup(table: dict[Any, Any], choice: Any) -> Any:

@@ -13,7 +13,8 @@ import torch
 from imblearn.over_sampling.base import BaseOverSampler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_diffult._torch import child_seeds, lookup, resolve_device, resolve_precision
+from sklearn_diffult._seeds import child_seeds
+from sklearn_diffult._torch import lookup, resolve_device, resolve_precision
 from sklearn_diffult.codecs.image import looks_like_images
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import generate

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from sklearn_diffult._fitting import (
     warm_up_then_cosine,
 )
 from sklearn_diffult._labels import check_classes, check_labels, class_factors
+from sklearn_diffult._seeds import new_random_state
 from sklearn_diffult._torch import (
     explain_out_of_memory,
     new_generator,
@@ -351,9 +352,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         resolve_device(self.device)
         codec = make_codec(X, self.image_shape).fit(X, weights)
         resolve_augmentations(self.augment, codec.is_image)
-        # check_random_state(None) would hand out numpy's global generator.
-        seeds = np.random.RandomState() if self.random_state is None else self.random_state
-        seeds = check_random_state(seeds)
+        seeds = new_random_state(self.random_state)
         module = build_classifier(
             self.module, codec.sample_shape, len(classes), new_generator(draw_seed(seeds))
         )

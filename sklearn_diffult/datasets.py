@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
+
+from sklearn_diffult._seeds import new_random_state
 
 
 def _exponential_count(n_max: int, imbalance_ratio: float, position: float) -> int:
@@ -135,8 +137,7 @@ def _check_profile(imbalance_ratio: float, n_max: int | None, profile: str) -> N
 def _choose_rows(
     codes: np.ndarray, n_kept: list[int], random_state: int | np.random.RandomState | None
 ) -> np.ndarray:
-    # scikit-learn reads None as numpy's global state, which is not ours to advance.
-    rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
+    rng = new_random_state(random_state)
     # A whole permutation per class, so that the draws do not depend on how many rows are kept.
     return np.concatenate(
         [rng.permutation(np.flatnonzero(codes == code))[:n] for code, n in enumerate(n_kept)]

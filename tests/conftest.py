@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 
 
@@ -33,3 +34,10 @@ def global_state_kept() -> Iterator[None]:
     after = _global_state()
     changed = [name for name in before if before[name] != after[name]]
     assert not changed, f"changed global state: {changed}"
+
+
+@pytest.fixture
+def routing() -> Iterator[None]:
+    """Run the test with scikit-learn's metadata routing on."""
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield

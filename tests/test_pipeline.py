@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
-import sklearn.pipeline
 from imblearn import FunctionSampler
 from imblearn.ensemble import BalancedBaggingClassifier
 from imblearn.under_sampling import RandomUnderSampler
@@ -45,13 +43,6 @@ from weighted_pipelines import (
 
 from sklearn_diffult.classifier import WeightedTorchClassifier
 from sklearn_diffult.pipeline import make_pipeline
-
-
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
-
 
 # Our pipeline: final steps that take weights ------------------------------------------
 

@@ -46,13 +46,6 @@ from weighted_pipelines import (
 from sklearn_diffult.balancer import DiffusionBalancer
 from sklearn_diffult.pipeline import make_pipeline
 
-
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
-
-
 # Stock pipelines ----------------------------------------------------------------------
 
 
