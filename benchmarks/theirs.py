@@ -13,6 +13,7 @@ import importlib
 import sys
 import time
 import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,20 @@ import torch
 import torch.nn.functional as F
 from counting import Flops, count_flops
 
-# Imported at the package's top level, but used only by its Trainer and its FID code: large, and
-# torchvision would have to match this build of torch.
-_UNUSED = {
-    "torchvision": ("transforms", "utils"),
-    "accelerate": ("Accelerator",),
-    "pytorch_fid": (),
-    "pytorch_fid.fid_score": ("calculate_frechet_distance",),
-    "pytorch_fid.inception": ("InceptionV3",),
-}
+
+def _stub_torchvision() -> None:
+    """Stand in for torchvision, which only its Trainer and its FID code use.
+
+    torchvision would have to match this build of torch. The stub takes no memory.
+    """
+    module = types.ModuleType("torchvision")
+    module.__spec__ = ModuleSpec("torchvision", None)
+    for attribute in ("transforms", "utils", "models"):
+        setattr(module, attribute, None)
+    sys.modules["torchvision"] = module
 
 
-def _stub_unused() -> None:
-    for name, attributes in _UNUSED.items():
-        module = types.ModuleType(name)
-        for attribute in attributes:
-            setattr(module, attribute, None)
-        sys.modules[name] = module
-
-
-_stub_unused()
+_stub_torchvision()
 _package: Any = importlib.import_module("denoising_diffusion_pytorch.classifier_free_guidance")
 _ema: Any = importlib.import_module("ema_pytorch")
 

@@ -1,6 +1,6 @@
 """Speed, memory and quality of DiffusionBalancer beside denoising-diffusion-pytorch, on a CPU.
 
-    python benchmarks/throughput.py            # about 20 minutes on two cores
+    python benchmarks/throughput.py            # about 24 minutes on two cores
     python benchmarks/throughput.py --quick    # a few minutes; the numbers mean little
 
 What is measured, and how the two sides are made comparable, is in ``benchmarks/README.md``; the

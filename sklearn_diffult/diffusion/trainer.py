@@ -123,9 +123,10 @@ def train(
         )
         started = time.perf_counter()
         for step in range(plan.n_steps):
+            # Before the forward pass, so that gradients and activations do not peak together.
+            optimizer.zero_grad(set_to_none=True)
             with autocast(device, dtype):
                 loss = _batch_loss(denoiser, batches, plan, noise)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
             optimizer.step()

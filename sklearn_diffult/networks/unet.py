@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
         """Map "n c h w" to "n c' h w"."""
         h = self.conv_in(F.silu(self.norm_in(x)))
         scale, shift = rearrange(self.film(condition), "n (two c) -> two n c 1 1", two=2)
-        h = self.conv_out(F.silu(self.norm_out(h) * (1 + scale) + shift))
+        h = self.conv_out(F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale)))
         return self.skip(x) + h
 
 
