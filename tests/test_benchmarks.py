@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 def _benchmarks_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("cases", "counting", "ours", "throughput"):
+    for name in ("cases", "counting", "ours", "report", "throughput"):
         sys.modules.pop(name, None)
 
 
@@ -157,3 +158,60 @@ def test_the_report_says_what_was_not_met():
     assert next(line for line in lines if "training, images/s" in line).endswith("| **no** |")
     assert next(line for line in lines if "generation, images/s" in line).endswith("| yes |")
     assert "target <= 1: **not met**" in text
+
+
+def _record(method, seed, recalls):
+    return {
+        "method": method,
+        "seed": seed,
+        "recalls": recalls,
+        "n_rows": [200, 50, 5],
+        "n_steps": 10,
+        "seconds_before": 60.0,
+        "cpu": "a processor",
+        "threads": 2,
+        "torch": "2",
+    }
+
+
+def test_shot_groups_of_a_record_follow_its_training_counts():
+    from report import shot_accuracies
+
+    scores = shot_accuracies(_record("any", 0, [0.9, 0.6, 0.3]), (100, 20))
+    assert scores == pytest.approx({"all": 60, "many": 90, "medium": 60, "few": 30})
+
+
+def test_differences_are_paired_by_seed_and_skip_what_one_side_lacks():
+    from report import by_method, interval, paired_difference
+
+    records = [_record("a", seed, [share] * 3) for seed, share in ((0, 0.5), (1, 0.7), (2, 0.1))]
+    records += [_record("b", seed, [share] * 3) for seed, share in ((1, 0.6), (0, 0.42))]
+    table = by_method(records, (100, 20))
+    differences = paired_difference(table["a"], table["b"])
+    np.testing.assert_allclose(differences, [8, 10])
+    # Two differences 9 -+ 1: standard error 1, and Student's t at 1 degree of freedom is 12.706.
+    assert interval(differences) == pytest.approx(12.706, abs=1e-3)
+
+
+def test_the_report_names_the_best_baseline_and_the_share_of_the_gap():
+    from report import write_report
+
+    records = [
+        _record(method, seed, [share + seed / 100] * 3)
+        for method, share in (("weak", 0.5), ("strong", 0.6), ("ours", 0.65), ("oracle", 0.8))
+        for seed in (0, 1)
+    ]
+    text = write_report(records, (100, 20), ["weak", "strong", "ours", "oracle"], "ours", "oracle")
+    assert "Best baseline: strong, 60.5; ours +5.0." in text
+    assert "gap of 20.0 points closed: 25 %" in text
+    assert "| strong | 2 | 60.5 ± 0.7 |" in text
+
+
+def test_of_a_fit_that_was_repeated_the_last_record_counts(tmp_path):
+    from report import read_records
+
+    path = tmp_path / "records.jsonl"
+    assert read_records(path) == []
+    lines = [_record("a", 0, [0.1] * 3), _record("b", 0, [0.2] * 3), _record("a", 0, [0.3] * 3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [(r["method"], r["recalls"][0]) for r in read_records(path)] == [("a", 0.3), ("b", 0.2)]

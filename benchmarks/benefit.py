@@ -1,0 +1,260 @@
+"""What DiffusionBalancer adds to a classifier, beside the free remedies and an oracle.
+
+    python benchmarks/benefit.py                                # Fashion-MNIST, imbalance ratio 100
+    python benchmarks/benefit.py --imbalance-ratio 10           # or 50
+    python benchmarks/benefit.py --data digits --imbalance-ratio 20
+
+Every method trains the package's default classifier for the same number of steps; every seed draws
+its own long tail, network and batches. Each fit is written to ``benchmarks/results/`` as soon as
+it is done and not repeated by a later call, so a run may be stopped at any time. ``--hold-out``
+scores on training images that no method sees, in the place of the test images: for choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from report import read_records, write_report
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier, make_long_tailed
+from sklearn_diffult.datasets import load_fashion_mnist
+
+RESULTS = Path(__file__).resolve().parent / "results"
+N_STEPS = {"digits": 800, "fashion-mnist": 2000}
+N_MAX = {"digits": None, "fashion-mnist": 1000}
+# Classes with more rows than the first are many shot, with fewer than the second few shot.
+SHOTS = {"digits": (40, 15), "fashion-mnist": (100, 20)}
+HELD_OUT = 10_000
+
+Images = tuple[np.ndarray, np.ndarray]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One seed's long-tailed rows, further real rows that no method sees, and rows to score on."""
+
+    X: np.ndarray
+    y: np.ndarray
+    further: Images
+    scored: Images
+    seed: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method hands to the classifier."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None = None
+    parameters: dict[str, Any] | None = None
+
+
+def make_task(data: str, imbalance_ratio: float, seed: int, hold_out: bool) -> Task:
+    """Draw a long tail; what is left of the training rows is there for the oracle."""
+    X, y, X_test, y_test = _load(data, seed)
+    if hold_out:
+        X, X_test, y, y_test = train_test_split(
+            X, y, test_size=min(HELD_OUT, len(X) // 3), stratify=y, random_state=0
+        )
+    number = np.arange(len(y))
+    kept, y_tail = make_long_tailed(number, y, imbalance_ratio, N_MAX[data], random_state=seed)
+    left = np.setdiff1d(number, kept)
+    return Task(X[kept], y_tail, (X[left], y[left]), (X_test, y_test), seed)
+
+
+def _load(data: str, seed: int) -> tuple[np.ndarray, ...]:
+    if data == "fashion-mnist":
+        return load_fashion_mnist()
+    digits = load_digits()
+    X, X_test, y, y_test = train_test_split(
+        digits.images, digits.target, test_size=0.5, stratify=digits.target, random_state=seed
+    )
+    return X, y, X_test, y_test
+
+
+# --------------------------------------------------------------------------------------
+# Methods
+# --------------------------------------------------------------------------------------
+
+
+def cross_entropy(task: Task) -> Training:
+    """Leave the rows as they are."""
+    return Training(task.X, task.y)
+
+
+def class_weights(task: Task) -> Training:
+    """Weigh each class by one over its count."""
+    return Training(task.X, task.y, parameters={"class_weight": "balanced"})
+
+
+def balanced_softmax(task: Task) -> Training:
+    """Add the logarithm of the class shares to the logits in training."""
+    return Training(task.X, task.y, parameters={"logit_adjustment": 1.0})
+
+
+def random_over_sampling(task: Task) -> Training:
+    """Repeat rows until the classes are alike."""
+    return Training(*_over_sampled(RandomOverSampler(random_state=task.seed), task))
+
+
+def shifted_replay(task: Task) -> Training:
+    """Repeat rows, each time moved by up to an eighth of a side."""
+    X, y = _over_sampled(RandomOverSampler(random_state=task.seed), task)
+    return Training(X, y, parameters={"augment": "shift"})
+
+
+def flipped_replay(task: Task) -> Training:
+    """Repeat rows, half of them mirrored left to right."""
+    X, y = _over_sampled(RandomOverSampler(random_state=task.seed), task)
+    return Training(X, y, parameters={"augment": "flip"})
+
+
+def smote(task: Task) -> Training:
+    """Interpolate between neighbours of a class until the classes are alike."""
+    return Training(*_over_sampled(_smote(task), task))
+
+
+def smote_then_weights(task: Task) -> Training:
+    """Let SMOTE go half the way to the largest class, and class weights the rest."""
+    counts = np.bincount(task.y)
+    half = {label: max(int(n), int(counts.max()) // 2) for label, n in enumerate(counts)}
+    X, y = _over_sampled(_smote(task, sampling_strategy=half), task)
+    return Training(X, y, parameters={"class_weight": "balanced"})
+
+
+def diffusion_balancer(task: Task) -> Training:
+    """Balance with default parameters."""
+    balancer = DiffusionBalancer(random_state=task.seed, verbose=1)
+    return Training(*balancer.fit_resample_weighted(task.X, task.y))
+
+
+def oracle(task: Task) -> Training:
+    """Put further real rows, as many as there are, in the place of synthetic ones."""
+    X, y = task.further
+    counts = np.bincount(task.y)
+    chosen = [np.flatnonzero(y == label)[: counts.max() - n] for label, n in enumerate(counts)]
+    rows = np.concatenate(chosen)
+    return Training(
+        np.concatenate([task.X, X[rows]]),
+        np.concatenate([task.y, y[rows]]),
+        parameters={"class_weight": "balanced"},
+    )
+
+
+OURS, ORACLE = "DiffusionBalancer", "oracle: further real rows"
+METHODS: dict[str, Callable[[Task], Training]] = {
+    "cross-entropy": cross_entropy,
+    "class weights": class_weights,
+    "Balanced Softmax": balanced_softmax,
+    "random over-sampling": random_over_sampling,
+    "random over-sampling, shifted": shifted_replay,
+    "random over-sampling, flipped": flipped_replay,
+    "SMOTE": smote,
+    "SMOTE halfway, class weights": smote_then_weights,
+    OURS: diffusion_balancer,
+    ORACLE: oracle,
+}
+
+
+def _smote(task: Task, **parameters: Any) -> SMOTE:
+    neighbours = min(5, int(np.bincount(task.y).min()) - 1)
+    return SMOTE(k_neighbors=neighbours, random_state=task.seed, **parameters)
+
+
+def _over_sampled(sampler: Any, task: Task) -> Images:
+    """Run an imbalanced-learn sampler, which takes flat rows only."""
+    flat, y = sampler.fit_resample(task.X.reshape(len(task.X), -1), task.y)
+    return flat.reshape(-1, *task.X.shape[1:]).astype(task.X.dtype), y
+
+
+# --------------------------------------------------------------------------------------
+# Measurement
+# --------------------------------------------------------------------------------------
+
+
+def measure(method: str, task: Task, n_steps: int) -> Record:
+    """Train the classifier a method's way; recall per class, and seconds before and in its fit."""
+    started = time.perf_counter()
+    training = METHODS[method](task)
+    prepared = time.perf_counter()
+    classifier = WeightedTorchClassifier(
+        n_steps=n_steps, random_state=task.seed, **(training.parameters or {})
+    ).fit(training.X, training.y, training.weights)
+    fitted = time.perf_counter()
+    X, y = task.scored
+    guesses = classifier.predict(X)
+    return {
+        "method": method,
+        "seed": task.seed,
+        "n_steps": n_steps,
+        "n_rows": [int(n) for n in np.bincount(task.y)],
+        "n_rows_trained_on": len(training.y),
+        "recalls": [round(float((guesses[y == k] == k).mean()), 4) for k in np.unique(y)],
+        "seconds_before": round(prepared - started, 1),
+        "seconds_of_fit": round(fitted - prepared, 1),
+    }
+
+
+def machine() -> Record:
+    """Say where and with what the numbers were made."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Fill in what is missing of one table, and print it."""
+    parser = argparse.ArgumentParser(description="Benefit of DiffusionBalancer.")
+    parser.add_argument("--data", choices=sorted(N_STEPS), default="fashion-mnist")
+    parser.add_argument("--imbalance-ratio", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", choices=list(METHODS), nargs="+", default=list(METHODS))
+    parser.add_argument("--n-steps", type=int)
+    parser.add_argument("--hold-out", action="store_true")
+    parser.add_argument("--anew", action="store_true", help="repeat fits that are on file")
+    chosen = parser.parse_args(arguments)
+    n_steps = chosen.n_steps or N_STEPS[chosen.data]
+    name = f"benefit_{chosen.data}_{chosen.imbalance_ratio}_{n_steps}"
+    path = RESULTS / f"{name}{'_hold_out' if chosen.hold_out else ''}.jsonl"
+    for seed in chosen.seeds:
+        task = make_task(chosen.data, chosen.imbalance_ratio, seed, chosen.hold_out)
+        known = {record["method"] for record in read_records(path) if record["seed"] == seed}
+        for method in chosen.methods:
+            if method in known and not chosen.anew:
+                continue
+            record = measure(method, task, n_steps) | machine()
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            score = np.mean(record["recalls"])
+            print(f"seed {seed}  {method:<32} {100 * score:.1f}", flush=True)
+    command = shlex.join(["python", "benchmarks/benefit.py", *arguments])
+    text = write_report(read_records(path), SHOTS[chosen.data], list(METHODS), OURS, ORACLE)
+    path.with_suffix(".md").write_text(f"`{command}`\n\n{text}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
