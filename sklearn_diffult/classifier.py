@@ -39,18 +39,18 @@ from sklearn_diffult._torch import (
     resolve_precision,
 )
 from sklearn_diffult.augmentations import AUGMENTATIONS, Augmentation, resolve_augmentations
-from sklearn_diffult.codecs import make_codec
-from sklearn_diffult.codecs.image import looks_like_images
+from sklearn_diffult.codecs import check_rows, has_columns, looks_like_images, make_codec
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
 from sklearn_diffult.weights import receive
 
 _LOOKS = 40
+_MAX_ONE_HOT = 64  # unlike a denoiser, a classifier learns little from binary digits
 
 
 class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     """Neural classifier of images or tables in which a row counts by its weight.
 
-    Rows are encoded (images to [-1, 1], numeric columns standardised by weight) and a torch
+    Rows are encoded (images to [-1, 1], numbers to normal scores, categories one-hot) and a torch
     module is trained with AdamW on weighted cross-entropy. Weights reach the training in one of
     two ways that agree in expectation; rows of weight zero are dropped before anything else.
 
@@ -123,8 +123,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    The cost of ``fit`` is steps times batch size, whatever the number of rows. Results agree from
-    run to run on one machine, not between machines or devices.
+    ``fit`` costs steps times batch size. Results agree from run to run on one machine only.
 
     References
     ----------
@@ -210,7 +209,8 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         ----------
         X : array-like, DataFrame or list of Pillow images
             Images (n, height, width), (n, height, width, channels) or (n, channels, height,
-            width), flat rows with `image_shape`, or a numeric table (n_rows, n_columns).
+            width), flat rows with `image_shape`, or a table (n_rows, n_columns) of any columns but
+            dates; values may be missing, and categories must all be known in `fit`.
         y : array-like of shape (n_rows,)
             Labels of at least two classes.
         sample_weight : array-like of shape (n_rows,) or None, default=None
@@ -338,8 +338,12 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
         return _safe_indexing(X, keep), y[keep], weights[keep]
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
+        if has_columns(X):
+            # scikit-learn's check would make one dtype of them all; the codec checks each.
+            check_rows(np.shape(X), "X")
+            return validate_data(self, X, reset=reset, skip_check_array=True)
         if not looks_like_images(X):
-            return validate_data(self, X, reset=reset)
+            return validate_data(self, X, reset=reset, ensure_all_finite="allow-nan")
         if len(X) == 0:
             raise ValueError(f"X is empty: its shape is {X.shape}; give at least one image.")
         for name in ("n_features_in_", "feature_names_in_") if reset else ():
@@ -350,7 +354,7 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     def _start(self, X: Any, weights: np.ndarray, classes: np.ndarray) -> None:
         """Learn the encoding and build the module; nothing is set before all of it worked."""
         resolve_device(self.device)
-        codec = make_codec(X, self.image_shape).fit(X, weights)
+        codec = make_codec(X, self.image_shape, max_one_hot=_MAX_ONE_HOT).fit(X, weights)
         resolve_augmentations(self.augment, codec.is_image)
         seeds = new_random_state(self.random_state)
         module = build_classifier(
@@ -441,4 +445,5 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
         return tags

@@ -12,6 +12,7 @@ import torch
 from imblearn.utils import check_sampling_strategy, check_target_type
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
 
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
 from sklearn_diffult.codecs.containers import labels_like
@@ -63,8 +64,13 @@ class TrainingData:
         return labels, labels_like(self.y, column)
 
 
-def check_training_data(X: Any, y: Any, image_shape: tuple[int, ...] | None) -> TrainingData:
-    """Check and encode X and y.
+def check_training_data(
+    X: Any,
+    y: Any,
+    image_shape: tuple[int, ...] | None = None,
+    categorical_features: Any = "auto",
+) -> TrainingData:
+    """Check and encode X and y; `image_shape` and `categorical_features` as in `make_codec`.
 
     Raises
     ------
@@ -74,7 +80,7 @@ def check_training_data(X: Any, y: Any, image_shape: tuple[int, ...] | None) -> 
     """
     if y is None:
         raise ValueError("DiffusionBalancer requires y to be passed, but y is None.")
-    codec = make_codec(X, image_shape).fit(X)
+    codec = make_codec(X, image_shape, categorical_features).fit(X)
     encoded = codec.encode(X)
     if np.shape(y)[:1] != encoded.shape[:1]:
         raise ValueError(
@@ -95,6 +101,19 @@ def check_training_data(X: Any, y: Any, image_shape: tuple[int, ...] | None) -> 
             f"y holds one class only ({classes.tolist()[0]!r}); balancing needs at least 2 classes."
         )
     return TrainingData(X, y, labels, codec, encoded, classes, indices, is_one_hot)
+
+
+def record_columns(estimator: Any, X: Any) -> None:
+    """Set `n_features_in_` and `feature_names_in_` of a table as scikit-learn does.
+
+    scikit-learn refuses names that occur twice or are partly text; here they only go unrecorded.
+    """
+    names = list(getattr(X, "columns", ()))
+    n_text = sum(isinstance(name, str) for name in names)
+    if len(set(names)) < len(names) or 0 < n_text < len(names):
+        estimator.n_features_in_ = len(names)
+    else:
+        validate_data(estimator, X, skip_check_array=True)
 
 
 def rows_to_generate(

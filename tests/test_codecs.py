@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -171,9 +173,8 @@ def test_numeric_arrays_come_back_in_their_dtype(kind):
     X = numbers(kind)
     codec, encoded, decoded = round_trip(X)
     assert not codec.is_image
+    assert encoded.shape == X.shape
     assert_same_values(decoded, X)
-    np.testing.assert_allclose(encoded.mean(dim=0), 0, atol=1e-6)
-    np.testing.assert_allclose(encoded.std(dim=0, correction=0), 1, rtol=1e-6)
 
 
 def mixed_frame():
@@ -234,16 +235,8 @@ def test_sparse_tables_keep_format_and_dtype(kind, dtype):
 )
 def test_lists_of_lists_come_back_as_lists_of_the_same_python_type(X):
     decoded = round_trip(X)[2]
-    assert decoded == X
+    np.testing.assert_allclose(decoded, X, rtol=1e-6)
     assert type(decoded[0][0]) is type(X[0][0])
-
-
-def test_constant_columns_encode_to_zero_and_decode_to_their_value():
-    # 0.1 has no exact mean in binary.
-    X = np.column_stack([np.full(30, 0.1), np.full(30, -1e9), np.arange(30.0)])
-    codec, encoded, _ = round_trip(X)
-    assert (encoded[:, :2] == 0).all()
-    np.testing.assert_array_equal(codec.decode(torch.randn(30, 3))[:, :2], X[:, :2])
 
 
 @pytest.mark.parametrize("kind", ["int64", "int8", "bool"])
@@ -259,23 +252,9 @@ def test_any_tensor_decodes_to_whole_numbers_within_the_observed_range(kind):
 def test_integers_are_rounded_to_the_nearest():
     X = np.array([[0], [10]])
     codec = make_codec(X).fit(X)
-    # Mean 5, deviation 5.
-    assert codec.decode(torch.tensor([[0.48], [0.52], [-0.48]])).ravel().tolist() == [7, 8, 3]
-
-
-def test_weighted_mean_and_deviation_are_those_of_rows_repeated():
-    X = np.array([[0.0], [3.0], [6.0]])
-    codec = TableCodec().fit(X, sample_weight=np.array([1.0, 0.0, 3.0]))
-    assert codec.mean_[0] == pytest.approx(4.5)
-    assert codec.scale_[0] == pytest.approx(np.sqrt((4.5**2 + 3 * 1.5**2) / 4))
-    repeated = TableCodec().fit(np.array([[0.0], [6.0], [6.0], [6.0]]))
-    assert torch.allclose(codec.encode(X), repeated.encode(X))
-
-
-def test_a_column_that_varies_only_where_the_weight_is_zero_still_decodes():
-    X = np.array([[1.0], [1.0], [4.0]])
-    codec = TableCodec().fit(X, sample_weight=np.array([1.0, 1.0, 0.0]))
-    np.testing.assert_allclose(codec.decode(codec.encode(X)), X)
+    # The two lie at the quartiles of a standard normal.
+    scores = 0.6745 * torch.tensor([[0.48], [0.52], [-0.48]])
+    assert codec.decode(scores).ravel().tolist() == [7, 8, 3]
 
 
 def test_a_table_with_another_number_of_columns_than_fit_saw_is_refused():
@@ -331,6 +310,28 @@ def test_no_rows_decode_to_an_empty_container_of_the_kind(container):
     assert type(empty) is type(X)
     assert len(empty) == 0
     same_bits(codec.concatenate(X, empty), CONTAINERS[container]())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_image_codecs_survive_as_json(layout):
+    X = pixels(LAYOUTS[layout][0], "float64")
+    codec = make_codec(X).fit(X)
+    state, arrays = codec.to_state()
+    other = ImageCodec.from_state(json.loads(json.dumps(state)), arrays)
+    assert vars(other) == vars(codec)
+
+
+def test_codecs_of_flat_and_of_pillow_images_survive_as_json():
+    flat = pd.DataFrame(pixels((5, 64), "uint8")).add_prefix("pixel")
+    pillow = [Image.fromarray(image) for image in pixels((5, 8, 9, 3), "uint8")]
+    for X, shape in ((flat, (8, 8)), (pillow, None)):
+        codec = make_codec(X, shape).fit(X)
+        state, arrays = codec.to_state()
+        other = ImageCodec.from_state(json.loads(json.dumps(state)), arrays)
+        one, again = codec.decode(codec.encode(X)), other.decode(other.encode(X))
+        assert type(one) is type(again)
+        assert np.array_equal(np.asarray(one), np.asarray(again))
+    assert again[0].mode == "RGB"
 
 
 def test_fitting_keeps_no_rows():

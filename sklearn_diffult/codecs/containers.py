@@ -32,46 +32,21 @@ def template_of(X: Any) -> Any:
     return np.asarray(X)[:0].copy()
 
 
-def to_matrix(X: Any, name: str = "X") -> np.ndarray:
-    """Open a table (or flat image rows) as a numeric array of shape (n_rows, n_columns).
+def open_array(X: Any, name: str) -> np.ndarray:
+    """Open nested sequences and array-likes.
 
     Raises
     ------
     TypeError
-        If a column is not numeric.
+        If `X` is a data frame of another library than pandas.
     ValueError
-        If there are no rows, the array is not 2-D, or a value is missing or infinite.
+        If rows have different lengths.
     """
-    if is_dataframe(X):
-        _check_numeric_columns(X, name)
-        has_missing = bool(X.isna().to_numpy().any())
-        values = np.empty((0, 0)) if has_missing else X.to_numpy()
-    else:
-        has_missing = False
-        values = X.toarray() if sparse.issparse(X) else open_array(X, name)
-    if has_missing:
-        raise ValueError(_not_finite(name))
-    if values.size == 0:
-        raise ValueError(f"{name} is empty: its shape is {values.shape}; give at least one row.")
-    if values.ndim != 2:
-        raise ValueError(
-            f"{name} has {values.ndim} axes; expected 2D rows (n_rows, n_columns), or images as "
-            "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one)."
-        )
-    if values.dtype == object and is_dataframe(X):
-        # Mixed nullable dtypes come out as objects although every column is numeric.
-        values = values.astype(np.float64)
-    if values.dtype.kind not in "buif":
+    if hasattr(X, "columns") and not is_dataframe(X):
         raise TypeError(
-            f"{name} has dtype {values.dtype}; expected numbers or booleans. "
-            "Encode text and categories first, or cast with astype(float)."
+            f"{name} is a {type(X).__module__}.{type(X).__name__}; of data frames only those of "
+            f"pandas are supported. Give {name}.to_pandas()."
         )
-    check_finite(values, name)
-    return values
-
-
-def open_array(X: Any, name: str) -> np.ndarray:
-    """Open nested sequences and array-likes; rows of different lengths get a ValueError."""
     try:
         return np.asarray(X)
     except ValueError as error:
@@ -80,40 +55,84 @@ def open_array(X: Any, name: str) -> np.ndarray:
         ) from error
 
 
-def _check_numeric_columns(X: Any, name: str) -> None:
-    for column, dtype in zip(X.columns, X.dtypes, strict=True):
-        dtype = getattr(dtype, "subtype", dtype)
-        if getattr(dtype, "kind", "O") not in "buif":
-            raise TypeError(
-                f"column {column!r} of {name} has dtype {dtype}; expected numbers or booleans. "
-                "Encode text, dates and categories first (OrdinalEncoder, OneHotEncoder)."
-            )
+def check_rows(shape: tuple[int, ...], name: str) -> None:
+    """Raise a ValueError unless the shape is that of at least one row and column."""
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: its shape is {shape}; give at least one row.")
+    if len(shape) != 2:
+        raise ValueError(
+            f"{name} has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
+            "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one)."
+        )
+
+
+def to_matrix(X: Any, name: str = "X") -> np.ndarray:
+    """Open flat image rows as a numeric array of shape (n_rows, n_pixels).
+
+    Raises
+    ------
+    TypeError
+        If a value is no number.
+    ValueError
+        If there are no rows, the array is not 2-D, or a value is missing or infinite.
+    """
+    values = X.toarray() if sparse.issparse(X) else open_array(X, name)
+    check_rows(values.shape, name)
+    if values.dtype == object and is_dataframe(X):
+        # Mixed nullable dtypes come out as objects although every column is numeric.
+        values = X.to_numpy(dtype=np.float64, na_value=np.nan)
+    if values.dtype.kind not in "buif":
+        raise TypeError(f"{name} has dtype {values.dtype}; pixels must be numbers or booleans.")
+    check_finite(values, name)
+    return values
 
 
 def check_finite(values: np.ndarray, name: str) -> None:
     """Raise a ValueError where floats hold NaN or infinity."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(_not_finite(name))
-
-
-def _not_finite(name: str) -> str:
-    return (
-        f"{name} contains NaN or infinity; every value must be finite. "
-        "Impute (SimpleImputer) or drop those rows first."
-    )
+        raise ValueError(
+            f"{name} contains NaN or infinity; every pixel must be finite. Replace the values or "
+            "drop those images first."
+        )
 
 
 def rows_like(template: Any, values: np.ndarray) -> Any:
     """Put an array of rows into a container like `template`, dtypes kept."""
+    return table_like(template, list(values.T))
+
+
+def table_like(template: Any, columns: list[np.ndarray]) -> Any:
+    """Put columns of shape (n_rows,) into a container like `template`, dtypes kept."""
     if is_dataframe(template):
         # By position: names may occur twice.
-        frame = template.__class__(values).astype(dict(enumerate(template.dtypes)))
-        return frame.set_axis(template.columns, axis=1)
-    if sparse.issparse(template):
-        return template.__class__(values.astype(template.dtype))
+        series = {i: _series_like(template.iloc[:, i], each) for i, each in enumerate(columns)}
+        return template.__class__(series).set_axis(template.columns, axis=1)
     if isinstance(template, list):
-        return list(values.tolist())
-    return values.astype(template.dtype, copy=False)
+        return [list(row) for row in zip(*(each.tolist() for each in columns), strict=True)]
+    # Text is cut to the length of an array's dtype only once all of it is there.
+    dtype = object if template.dtype.kind in "US" else template.dtype
+    table = np.empty((len(columns[0]), len(columns)), dtype=dtype)
+    for position, values in enumerate(columns):
+        table[:, position] = _fit_in(values, template.dtype)
+    if sparse.issparse(template):
+        return template.__class__(table)
+    return table.astype(template.dtype, copy=False)
+
+
+def _series_like(series: Any, values: np.ndarray) -> Any:
+    if type(series.dtype).__name__ == "SparseDtype":
+        dense = _fit_in(values, series.dtype.subtype).astype(series.dtype.subtype)
+        return series.__class__(dense).astype(series.dtype)
+    return series.__class__(_fit_in(values, series.dtype), dtype=series.dtype)
+
+
+def _fit_in(values: np.ndarray, dtype: Any) -> np.ndarray:
+    """Make whole floats safe to cast: the largest of 64-bit integers are no floats."""
+    if getattr(dtype, "kind", "O") not in "iu" or values.dtype.kind != "f":
+        return values
+    info = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
+    largest = float(info.max)
+    return np.clip(values, info.min, largest if largest == info.max else np.nextafter(largest, 0))
 
 
 def stack_rows(X: Any, X_new: Any) -> Any:

@@ -18,10 +18,13 @@ from sklearn_diffult.codecs.containers import (
     template_of,
     to_matrix,
 )
+from sklearn_diffult.codecs.states import State, template_from_state, template_to_state
 
 CHANNELS = (1, 3, 4)
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 MIN_SIDE = 8
+# Fitted attributes that JSON can hold.
+_PLAIN = ("mode_", "layout_", "pixel_shape_", "low_", "high_", "sample_shape")
 
 
 def looks_like_images(X: Any) -> bool:
@@ -48,6 +51,7 @@ class ImageCodec:
     """
 
     is_image = True
+    is_discrete = False
 
     def __init__(self, image_shape: tuple[int, ...] | None = None):
         self.image_shape = image_shape
@@ -94,6 +98,29 @@ class ImageCodec:
     def concatenate(self, X: Any, X_new: Any) -> Any:
         """Append decoded images to the original ones."""
         return stack_rows(list(X) if self.mode_ is not None else X, X_new)
+
+    def to_state(self) -> State:
+        """Return what ``fit`` learnt as a dict for JSON and a dict of arrays, here empty."""
+        flat = self.flat_template_
+        state = {
+            "image_shape": None if self.image_shape is None else list(self.image_shape),
+            "template": None if flat is None else template_to_state(flat),
+            "dtype": self.dtype_.str,
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+        return state, {}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> ImageCodec:
+        """Return a fitted codec from what `to_state` gave."""
+        shape, template = state["image_shape"], state["template"]
+        codec = cls(None if shape is None else tuple(shape))
+        codec.flat_template_ = None if template is None else template_from_state(template)
+        codec.dtype_ = np.dtype(state["dtype"])
+        for name in _PLAIN:
+            value = state[name]
+            setattr(codec, name, tuple(value) if isinstance(value, list) else value)
+        return codec
 
     def _pixels(self, X: Any) -> np.ndarray:
         """Open any accepted container as an array of images with its own layout."""

@@ -40,13 +40,22 @@ class MLP(nn.Module):
         Number of classes; label `n_classes` means "no label".
     width, n_blocks : int
         Hidden width and number of residual blocks.
+    condition_width : int
+        Length of the embedding of noise level and label, which need less room than the columns.
     """
 
-    def __init__(self, n_columns: int, n_classes: int, width: int = 256, n_blocks: int = 3):
+    def __init__(
+        self,
+        n_columns: int,
+        n_classes: int,
+        width: int = 256,
+        n_blocks: int = 3,
+        condition_width: int = 64,
+    ):
         super().__init__()
-        self.embed = ConditionEmbedding(n_classes, width)
+        self.embed = ConditionEmbedding(n_classes, condition_width)
         self.inward = nn.Linear(n_columns, width)
-        self.blocks = nn.ModuleList(ResidualBlock(width, width) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(width, condition_width) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.outward = nn.Linear(width, n_columns)
 
