@@ -20,7 +20,9 @@ class Denoiser(nn.Module):
     ----------
     network : Module
         ``network(x, noise_level, labels)`` with ``x`` "n ...", ``noise_level`` (n,) and integer
-        ``labels`` (n,), returning the shape of ``x``. Label ``n_classes`` means "no label".
+        ``labels`` (n,), returning the shape of ``x``. Label ``n_classes`` means "no label". If it
+        has a true attribute ``takes_augmentation``, a fourth argument tells it how images were
+        augmented, or is not given where they were not.
     sigma_data : float
         Standard deviation of the clean data.
     n_classes : int
@@ -33,15 +35,18 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
         self.n_classes = n_classes
 
-    def forward(self, noisy: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """Denoise rows "n ..." at noise levels (n,) given labels (n,)."""
+    def forward(
+        self, noisy: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None
+    ) -> Tensor:
+        """Denoise rows "n ..." at noise levels (n,) given labels (n,) and augmentations."""
         level = expand(sigma, noisy)
         total = level.square() + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
         c_out = level * self.sigma_data * total.rsqrt()
         c_in = total.rsqrt()
         c_noise = sigma.log() / 4
-        return c_skip * noisy + c_out * self.network(c_in * noisy, c_noise, labels).float()
+        told = () if augmentation is None else (augmentation,)
+        return c_skip * noisy + c_out * self.network(c_in * noisy, c_noise, labels, *told).float()
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """Return lambda(sigma) of Table 1, which equalises the loss over sigma, shape (n,)."""

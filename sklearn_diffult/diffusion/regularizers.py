@@ -26,6 +26,8 @@ class RegularizerInput:
         A second label per row drawn from the training frequencies, shape (n,).
     noise_quantile : Tensor
         Share of training noise below each sigma, in [0, 1], shape (n,); stands for t / T.
+    augmentation : Tensor of shape (n, n_conditions) or None
+        How images were changed, for the denoiser.
     """
 
     denoiser: Denoiser
@@ -35,6 +37,7 @@ class RegularizerInput:
     denoised: Tensor
     other_labels: Tensor
     noise_quantile: Tensor
+    augmentation: Tensor | None = None
 
 
 Regularizer = Callable[[RegularizerInput], Tensor]
@@ -55,7 +58,7 @@ def cbdm(batch: RegularizerInput) -> Tensor:
     penalty : Tensor of shape (n,)
         To be multiplied by the strength tau and added to each row's loss.
     """
-    other = batch.denoiser(batch.noisy, batch.sigma, batch.other_labels)
+    other = batch.denoiser(batch.noisy, batch.sigma, batch.other_labels, batch.augmentation)
     to_other = mean_square(batch.denoised - other.detach())
     from_other = mean_square(batch.denoised.detach() - other)
     has_label = batch.labels != batch.denoiser.null_label

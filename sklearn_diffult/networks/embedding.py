@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ConditionEmbedding(nn.Module):
-    """Embed noise level and label as one vector "n width".
+    """Embed noise level, label and augmentation as one vector "n width".
 
     Parameters
     ----------
@@ -18,22 +18,30 @@ class ConditionEmbedding(nn.Module):
         Number of classes; one more embedding stands for "no label".
     width : int
         Length of the vector, even.
+    n_conditions : int, default=0
+        Length of the vectors that tell how an image was augmented.
     """
 
-    def __init__(self, n_classes: int, width: int):
+    def __init__(self, n_classes: int, width: int, n_conditions: int = 0):
         super().__init__()
         self.width = width
         self.label = nn.Embedding(n_classes + 1, width)
+        # Without bias: an image that was not augmented adds nothing.
+        self.augmentation = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
         self.noise_in = nn.Linear(width, width)
         self.noise_out = nn.Linear(width, width)
 
-    def forward(self, noise_level: Tensor, labels: Tensor) -> Tensor:
-        """Map noise levels (n,) and labels (n,) to "n width"."""
+    def forward(
+        self, noise_level: Tensor, labels: Tensor, augmentation: Tensor | None = None
+    ) -> Tensor:
+        """Map noise levels (n,), labels (n,) and augmentations (n, n_conditions) to "n width"."""
         # Frequencies 1 to 100 suit c_noise = ln(sigma)/4, which spans about -2 to 2.
         frequencies = torch.exp(
             torch.linspace(0, math.log(100), self.width // 2, device=noise_level.device)
         )
         angles = noise_level[:, None] * frequencies
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        noise = self.noise_out(F.silu(self.noise_in(waves)))
-        return F.silu(noise + self.label(labels))
+        total = self.noise_out(F.silu(self.noise_in(waves))) + self.label(labels)
+        if self.augmentation is not None and augmentation is not None:
+            total = total + self.augmentation(augmentation)
+        return F.silu(total)

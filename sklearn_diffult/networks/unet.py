@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from sklearn_diffult.augmentations import N_CONDITIONS
 from sklearn_diffult.networks.embedding import ConditionEmbedding
 
 
@@ -87,6 +88,9 @@ class UNet(nn.Module):
     divide are padded by their edge pixels inside and cropped on the way out.
     """
 
+    # Tells the trainer that images may be augmented.
+    takes_augmentation = True
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -102,7 +106,7 @@ class UNet(nn.Module):
         self.multiple = patch * 2 ** (n_levels - 1)
         widths = [width] + [2 * width] * (n_levels - 1)
         condition = 4 * width
-        self.embed = ConditionEmbedding(n_classes, condition)
+        self.embed = ConditionEmbedding(n_classes, condition, N_CONDITIONS)
         self.inward = nn.Conv2d(n_channels * patch**2, width, 3, padding=1)
         self.down = nn.ModuleList()
         skips = [width]
@@ -134,10 +138,12 @@ class UNet(nn.Module):
         """Start at zero output: the denoiser then returns its skip connection."""
         nn.init.zeros_(self.outward.weight)
 
-    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor) -> Tensor:
-        """Map "n c h w" with noise levels (n,) and labels (n,) to "n c h w"."""
+    def forward(
+        self, x: Tensor, noise_level: Tensor, labels: Tensor, augmentation: Tensor | None = None
+    ) -> Tensor:
+        """Map "n c h w" with noise levels (n,), labels (n,) and augmentations to "n c h w"."""
         height, width = x.shape[-2:]
-        condition = self.embed(noise_level, labels)
+        condition = self.embed(noise_level, labels, augmentation)
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
         x = F.pixel_unshuffle(x, self.patch)
         h = self.inward(x.contiguous(memory_format=torch.channels_last))
