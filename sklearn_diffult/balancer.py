@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import warnings
 from collections.abc import Callable
 from numbers import Integral
@@ -11,39 +11,37 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from imblearn.over_sampling.base import BaseOverSampler
-from sklearn.utils.validation import check_is_fitted, validate_data
+from joblib import Memory
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_diffult._seeds import child_seeds
-from sklearn_diffult._torch import lookup, resolve_device, resolve_precision
+from sklearn_diffult._torch import resolve_device
 from sklearn_diffult.codecs.image import looks_like_images
-from sklearn_diffult.diffusion.denoiser import Denoiser
-from sklearn_diffult.diffusion.generation import generate
-from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
-from sklearn_diffult.diffusion.trainer import train
-from sklearn_diffult.evidence import gather_evidence
-from sklearn_diffult.plans import (
-    PARAMETER_CONSTRAINTS,
-    build_network,
-    filter_plan,
-    generation_plan,
-    own_randomness,
-    training_plan,
-)
+from sklearn_diffult.diffusion.trainer import TrainingInterrupted, TrainingResult
+from sklearn_diffult.filters import Evidence
+from sklearn_diffult.plans import PARAMETER_CONSTRAINTS, filter_plan, generation_plan
+from sklearn_diffult.saving import Savable
 from sklearn_diffult.selection import Selection, select, shortfall_message
-from sklearn_diffult.training_data import TrainingData, check_training_data, rows_to_generate
+from sklearn_diffult.stages import Stages, generate_rows
+from sklearn_diffult.streams import CandidateStream
+from sklearn_diffult.training_data import (
+    TrainingData,
+    check_training_data,
+    record_columns,
+    rows_to_generate,
+)
 from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
-ROUND_TRIP_ROWS = 4096  # at a time, as decoding goes through wider numbers
 OF_RESAMPLING = ("sample_weight_", "synthetic_mask_", "filter_report_", "rejected_examples_")
 
 
-class DiffusionBalancer(TransformerFace, BaseOverSampler):
+class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
     """Over-sample rare classes with rows from a diffusion model trained on the data itself.
 
     One class-conditional diffusion model learns all classes together, so that what the rich
-    classes share reaches the poor ones. It generates what each class lacks; rows that lie too far
-    from the real rows of their class, or copy one of them, are filtered out; the rows that stay
-    are weighted by omega. The recipe is DiffuLT's (Shao et al. 2024, arXiv 2403.05170).
+    classes share reaches the poor ones. It generates what each class lacks; rows too far from the
+    real rows of their class, or copies of one, are filtered out; the rest are weighted by omega.
+    The recipe is DiffuLT's (Shao et al. 2024, arXiv 2403.05170).
 
     Parameters
     ----------
@@ -51,7 +49,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         As in imbalanced-learn: ``"auto"`` (same as ``"not majority"``) brings every class to the
         size of the largest. An int is the paper's N_t: classes with fewer rows are brought up to
         it, no class is cut.
-    omega : float in [0, 1], default=0.3
+    omega : float in [0, 1], default=0.5
         How much synthetic rows weigh, see `weighting`. 0: real rows only.
     weighting : {"class", "row"} or callable, default="class"
         ``"class"``: every class has the same total weight, of which its synthetic rows together
@@ -64,7 +62,8 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         in units of what real rows of the class show among themselves (see
         `sklearn_diffult.filters`).
     d1_min : float, default=0.1
-        Rows with a lower d1 are near-copies of a real row and never used; 0 turns this off.
+        Rows with a lower d1 are near-copies of a real row and never used. 0, or a table of nothing
+        but categories and few distinct numbers, turns this off.
     max_rounds : int, default=5
         Rounds of generation to make up for rejected rows.
     on_shortfall : {"fill", "warn", "raise"}, default="fill"
@@ -91,7 +90,10 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     regularizer_strength : float, default=1.0
         Its factor, tau.
     horizontal_flip : bool, default=False
-        Mirror half of the training images.
+        Mirror half of the training images; synthetic ones then come either way.
+    augmentation : float in [0, 1], default=0.15
+        Probability of each small change (magnify, stretch, turn, shift) to a training image. Told
+        of it, the network generates images without (`sklearn_diffult.augmentations.Change`).
     solver : {"dpmpp_2m", "heun", "ddpm"} or callable, default="dpmpp_2m"
         How noise becomes rows, see `sklearn_diffult.diffusion.solvers`.
     n_solver_steps : int, default=18
@@ -104,6 +106,18 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     image_shape : tuple of int or None, default=None
         ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` when
         rows are flat images.
+    categorical_features : "auto", array-like of int, str or bool, or None, default="auto"
+        Which columns of a table hold categories, as in imbalanced-learn's SMOTENC: positions,
+        names or a mask. ``"auto"``: text, booleans and pandas' categories. None: no column.
+    memory : str, PathLike, joblib.Memory or None, default=None
+        Directory that keeps models, candidates and scores for later fits that want the same, in
+        any process: changes to omega, `weighting`, thresholds or `sampling_strategy` train
+        nothing anew, and ``random_state=None`` repeats itself on the same rows. Only use a
+        directory that you trust: what lies there is unpickled.
+    checkpoint : str, PathLike or None, default=None
+        Directory for the state of training, written every 30 seconds and on SIGINT and SIGTERM.
+        The same call, made again after whatever ended the process, goes on from there (on a CPU to
+        the very same model), and removes it in the end.
     device : str, default="auto"
         ``"auto"`` takes cuda, then mps, then cpu; or the name of a device.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -130,7 +144,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     loss_curve_ : ndarray of shape (n_steps,)
         Training loss of every step.
     rows_per_second_ : float
-        Speed of training.
+        Training speed.
     sampling_strategy_ : dict
         Rows to generate per class.
     classes_ : ndarray of shape (n_classes,)
@@ -151,12 +165,11 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     -----
     Accepts images as arrays (n, height, width), (n, height, width, channels) or (n, channels,
     height, width), uint8 or float, at least 8 pixels a side with 1, 3 or 4 channels; flat rows
-    with `image_shape`; lists of Pillow images; numeric tables as arrays, DataFrames, sparse
-    matrices or lists.
+    with `image_shape`; lists of Pillow images; tables as arrays, DataFrames, sparse matrices or
+    lists, of any columns but dates, with missing values.
 
-    Training takes most of the time: about 400 images of 28 x 28 a second on two CPU cores. The
-    diffusion model is EDM's (Karras et al. 2022) rather than the paper's DDPM, and the definitions
-    of d1, d2 and d3 are ours.
+    Training takes most of the time: about 400 images of 28 x 28 a second on two CPU cores. EDM
+    (Karras et al. 2022) stands for the paper's DDPM; the definitions of d1, d2 and d3 are ours.
 
     References
     ----------
@@ -175,8 +188,6 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     >>> X_balanced, y_balanced = balancer.fit_resample(X, y)
     >>> sorted(Counter(y_balanced.tolist()).items())
     [(0, 50), (1, 50), (2, 50)]
-    >>> bool((X_balanced[:110] == X).all())
-    True
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = PARAMETER_CONSTRAINTS
@@ -185,7 +196,7 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         self,
         *,
         sampling_strategy: Any = "auto",
-        omega: float = 0.3,
+        omega: float = 0.5,
         weighting: str | Callable[..., Any] = "class",
         d1_max: float | None = None,
         d2_max: float | None = 3.0,
@@ -202,11 +213,15 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         regularizer: str | Callable[..., Any] | None = None,
         regularizer_strength: float = 1.0,
         horizontal_flip: bool = False,
+        augmentation: float = 0.15,
         solver: str | Callable[..., torch.Tensor] = "dpmpp_2m",
         n_solver_steps: int = 18,
         guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.4, 4.0),
         image_shape: tuple[int, ...] | None = None,
+        categorical_features: Any = "auto",
+        memory: str | os.PathLike[str] | Memory | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         device: str = "auto",
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -230,11 +245,15 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         self.regularizer = regularizer
         self.regularizer_strength = regularizer_strength
         self.horizontal_flip = horizontal_flip
+        self.augmentation = augmentation
         self.solver = solver
         self.n_solver_steps = n_solver_steps
         self.guidance_scale = guidance_scale
         self.guidance_interval = guidance_interval
         self.image_shape = image_shape
+        self.categorical_features = categorical_features
+        self.memory = memory
+        self.checkpoint = checkpoint
         self.device = device
         self.precision = precision
         self.random_state = random_state
@@ -243,10 +262,12 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
     def fit(self, X: Any, y: Any) -> Self:
         """Train the diffusion model; `generate` then works.
 
+        After KeyboardInterrupt the model is as good as it got, and a warning says so.
+
         Parameters
         ----------
         X : array-like, DataFrame, sparse matrix or list of Pillow images
-            Images or a numeric table, see the class's notes.
+            Images or a table, see the class's notes.
         y : array-like of shape (n_rows,)
             Labels, at least two classes.
 
@@ -259,12 +280,22 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         ValueError, TypeError
             If a parameter, X or y is not as described; before any training.
         FloatingPointError
-            If the loss stops being finite.
+            If the loss stops being finite, with half the learning rate too.
         MemoryError
-            If `batch_size` is too large for the device.
+            If a single row is too large for the device.
         """
-        data, wanted = self._encode(X, y)
-        self._train(data, wanted, child_seeds(self.random_state, 4))
+        data, wanted, stages = self._encode(X, y)
+        try:
+            with stages.resumable():
+                result = stages.train()
+        except TrainingInterrupted as interrupt:
+            result = interrupt.result
+            warnings.warn(
+                f"{interrupt} The model is as good as it got. {stages.advice()}".rstrip(),
+                UserWarning,
+                stacklevel=2,
+            )
+        self._take(data, wanted, result)
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
@@ -328,29 +359,36 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
         if len(matches) != 1:
             raise ValueError(f"label must be one of {self.classes_.tolist()}, got {label!r}.")
         source = self.random_state if random_state is None else random_state
-        indices = np.full(int(n), matches[0])
         # None of the four seeds of fit_resample, whose rows these must not repeat.
-        return self.codec_.decode(self._generate(indices, child_seeds(source, 5)[4]))
+        seed = child_seeds(source, 5)[4]
+        labels, positions = np.full(int(n), matches[0]), np.arange(int(n))
+        rows = generate_rows(self, self.denoiser_, self.codec_, labels, positions, seed)
+        return self.codec_.decode(rows)
 
     def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
         """Follow the main path: encode, train, generate, filter, weigh, decode."""
-        data, wanted = self._encode(X, y)
-        seeds = child_seeds(self.random_state, 4)
-        self._train(data, wanted, seeds)
-        selection = self._generate_and_filter(data, seeds)
-        labels, y_resampled = data.with_synthetic_labels(selection.indices)
-        synthetic = np.arange(len(labels)) >= len(data.labels)
-        weights = compute_weights(labels, synthetic, self.omega, self.weighting)
-        X_resampled = data.codec.concatenate(data.X, data.codec.decode(selection.rows))
+        data, wanted, stages = self._encode(X, y)
+        with stages.resumable():
+            result = stages.train()
+            evidence = stages.evidence()
+            candidates = stages.generate(result.denoiser, evidence)
+            selection = self._filter(data, wanted, candidates, evidence)
+            labels, y_resampled = data.with_synthetic_labels(selection.indices)
+            synthetic = np.arange(len(labels)) >= len(data.labels)
+            weights = compute_weights(labels, synthetic, self.omega, self.weighting)
+            X_resampled = data.codec.concatenate(data.X, data.codec.decode(selection.rows))
+            self._take(data, wanted, result)
+            self._report(data, selection)
         self.synthetic_mask_, self.sample_weight_ = synthetic, weights
         return X_resampled, y_resampled, weights.copy()
 
-    def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int]]:
+    def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int], Stages]:
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
         generation_plan(self, is_image=True, device=resolve_device(self.device))
-        data = check_training_data(X, y, self.image_shape)
+        data = check_training_data(X, y, self.image_shape, self.categorical_features)
         wanted = rows_to_generate(self.sampling_strategy, data)
+        stages = Stages(self, data)
         for label in data.classes[data.counts == 1].tolist():
             warnings.warn(
                 f"Class {label!r} has a single row: its synthetic rows are at best variations on "
@@ -358,82 +396,38 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
                 UserWarning,
                 stacklevel=4,
             )
-        return data, wanted
+        return data, wanted, stages
 
-    def _train(self, data: TrainingData, wanted: dict[Any, int], seeds: list[int]) -> None:
-        """Train one denoiser on the rows of all classes."""
-        device = resolve_device(self.device)
-        deviation = float(data.encoded.std(correction=0)) or 1.0
-        sigma_data = deviation if data.codec.is_image else 1.0
-        network = build_network(self.network, data, seeds[1], device)
-        with own_randomness(self, seeds[2], device):
-            result = train(
-                Denoiser(network, sigma_data, len(data.classes)),
-                data.encoded,
-                torch.from_numpy(data.indices),
-                training_plan(self, len(data.encoded), data.codec.is_image),
-                lookup(SIGMA_DISTRIBUTIONS, self.sigma_distribution)(sigma_data),
-                seed=seeds[2],
-                device=device,
-                dtype=resolve_precision(self.precision, device, data.codec.is_image),
-                verbose=self.verbose,
-            )
-        # Nothing is set before training succeeded, and nothing is left of an earlier fit.
+    def _filter(
+        self,
+        data: TrainingData,
+        wanted: dict[Any, int],
+        candidates: CandidateStream,
+        evidence: Evidence,
+    ) -> Selection:
+        """Draw candidates in rounds and keep the rows that pass the filters."""
+        position = {label: index for index, label in enumerate(data.classes.tolist())}
+        counts = {position[label]: n for label, n in wanted.items() if n > 0}
+        if not counts:
+            return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
+        fill = self.on_shortfall == "fill"
+        plan = filter_plan(self, data.codec.is_discrete)
+        return select(counts, candidates.draw, evidence, plan, self.max_rounds, fill)
+
+    def _take(self, data: TrainingData, wanted: dict[Any, int], result: TrainingResult) -> None:
+        """Set what `fit` sets, all at once, and leave nothing of an earlier fit."""
         for name in (*OF_RESAMPLING, "image_shape_", "n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
         if not looks_like_images(data.X):
-            validate_data(self, data.X, skip_check_array=True)
+            record_columns(self, data.X)
         if data.codec.is_image:
             self.image_shape_ = data.codec.sample_shape
         self.codec_, self.classes_, self.sampling_strategy_ = data.codec, data.classes, wanted
-        # At rest on the CPU: pickles travel to machines without a GPU, and threads may share it.
-        self.denoiser_ = result.denoiser.cpu()
+        self.denoiser_ = result.denoiser
         self.loss_curve_, self.rows_per_second_ = result.loss_curve, result.rows_per_second
 
-    def _generate(self, indices: np.ndarray, seed: int) -> torch.Tensor:
-        """Generate one encoded row per class index."""
-        device = resolve_device(self.device)
-        denoiser = self.denoiser_
-        if device.type != "cpu":
-            denoiser = copy.deepcopy(denoiser).to(device)
-        with own_randomness(self, seed, device):
-            return generate(
-                denoiser,
-                torch.from_numpy(indices),
-                self.codec_.sample_shape,
-                generation_plan(self, self.codec_.is_image, device),
-                seed=seed,
-                device=device,
-                dtype=resolve_precision(self.precision, device, self.codec_.is_image),
-                verbose=self.verbose,
-            )
-
-    def _generate_and_filter(self, data: TrainingData, seeds: list[int]) -> Selection:
-        """Generate in rounds and keep the rows that pass the filters."""
-        position = {label: index for index, label in enumerate(data.classes.tolist())}
-        wanted = {position[label]: n for label, n in self.sampling_strategy_.items() if n > 0}
-        if not wanted:
-            self.filter_report_, self.rejected_examples_ = {}, {}
-            return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
-        plan = filter_plan(self)
-        evidence = gather_evidence(
-            data.encoded,
-            data.indices,
-            plan,
-            seed=seeds[3],
-            device=self.device,
-            precision=self.precision,
-            verbose=self.verbose,
-        )
-
-        def draw(indices: np.ndarray, round_number: int) -> torch.Tensor:
-            # Judge the rows that the user would get: rounded, clipped, in the column's support.
-            rows = self._generate(indices, seeds[0] + round_number)
-            blocks = rows.split(ROUND_TRIP_ROWS)
-            return torch.cat([data.codec.encode(data.codec.decode(block)) for block in blocks])
-
-        fill = self.on_shortfall == "fill"
-        selection = select(wanted, draw, evidence, plan, self.max_rounds, fill)
+    def _report(self, data: TrainingData, selection: Selection) -> None:
+        """Set what became of the candidates, and speak up where too few passed."""
         labels = data.classes.tolist()
         self.filter_report_ = {labels[each.label]: each.report for each in selection.candidates}
         self.rejected_examples_ = {
@@ -446,4 +440,9 @@ class DiffusionBalancer(TransformerFace, BaseOverSampler):
             raise RuntimeError(message)
         if message:
             warnings.warn(message, UserWarning, stacklevel=4)
-        return selection
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        return tags

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import pickle
 from typing import Any
 
 import numpy as np
 import torch
 
 from sklearn_diffult.classifier import WeightedTorchClassifier
-from sklearn_diffult.filters import Evidence, FilterPlan
+from sklearn_diffult.filters import Evidence, Recall, compute_anew
 
 
 def gather_evidence(
     encoded: torch.Tensor,
     indices: np.ndarray,
-    plan: FilterPlan,
     *,
     seed: int,
+    recall: Recall = compute_anew,
     **classifier_parameters: Any,
 ) -> Evidence:
-    """Collect what the metrics that are on need to look at.
+    """Collect what the metrics may look at; classifiers are trained when they are first asked.
 
     d2 takes one classifier trained on all real rows. d3 compares a synthetic row's surprise with
     that of real rows the classifier has not seen, so two classifiers are trained on a half each;
@@ -33,40 +34,54 @@ def gather_evidence(
         Encoded real rows.
     indices : ndarray of shape (n_rows,)
         Their class indices, 0 to n_classes - 1, each present.
-    plan : FilterPlan
-        Tells which metrics are on.
     seed : int
         Seeds the classifiers and the halves.
+    recall : callable
+        As in `Evidence`; here the classifiers go through it too, as bytes.
     **classifier_parameters
         Passed to `WeightedTorchClassifier`.
     """
     n_classes = int(indices.max()) + 1
     rows = encoded.numpy()
+    halves = _halves(indices, seed)
 
-    def train(subset: np.ndarray | slice) -> WeightedTorchClassifier:
+    def train(subset: np.ndarray) -> bytes:
         # Without prior correction the classifier would hardly know the rare classes.
         classifier = WeightedTorchClassifier(
             logit_adjustment=1.0, random_state=seed, **classifier_parameters
         )
-        return classifier.fit(rows[subset], indices[subset])
+        return pickle.dumps(classifier.fit(rows[subset], indices[subset]))
 
-    evidence = Evidence(encoded.flatten(1).numpy(), indices, n_classes)
-    if plan.needs("features"):
-        classifier = train(slice(None))
-        evidence.embed = lambda flat: classifier.embed(flat.reshape(-1, *rows.shape[1:]))
-    if plan.needs("probabilities"):
-        halves = _halves(indices, seed)
-        judges = [train(np.flatnonzero((halves == half) | (halves == 2))) for half in (0, 1)]
-        surprises = [_surprise_of(judge, rows.shape[1:]) for judge in judges]
-        evidence.surprise = lambda flat, label: np.mean(
-            [surprise(flat, np.full(len(flat), label)) for surprise in surprises], axis=0
-        )
+    @functools.cache
+    def classifier_of(name: str, half: int | None = None) -> WeightedTorchClassifier:
+        subset = np.flatnonzero((halves == half) | (halves == 2) | (half is None))
+        classifier = pickle.loads(recall(name, lambda: train(subset)))
+        # The one that trained it may have had another device.
+        return classifier.set_params(**classifier_parameters)
+
+    def judges() -> list[WeightedTorchClassifier]:
+        return [classifier_of(f"classifier of half {half}", half) for half in (0, 1)]
+
+    def held_out_surprise() -> np.ndarray:
         held_out = np.full(len(rows), np.nan)
         for half in (0, 1):
             unseen = halves == half
-            held_out[unseen] = surprises[1 - half](evidence.rows[unseen], indices[unseen])
-        evidence.held_out_surprise = held_out
-    return evidence
+            held_out[unseen] = _surprise(judges()[1 - half], rows[unseen], indices[unseen])
+        return held_out
+
+    def surprise(flat: np.ndarray, label: int) -> np.ndarray:
+        own, labels = flat.reshape(-1, *rows.shape[1:]), np.full(len(flat), label)
+        return np.mean([_surprise(judge, own, labels) for judge in judges()], axis=0)
+
+    return Evidence(
+        encoded.flatten(1).numpy(),
+        indices,
+        n_classes,
+        embed=lambda flat: classifier_of("classifier").embed(flat.reshape(-1, *rows.shape[1:])),
+        surprise=surprise,
+        held_out_surprise=held_out_surprise,
+        recall=recall,
+    )
 
 
 def _halves(indices: np.ndarray, seed: int) -> np.ndarray:
@@ -80,11 +95,8 @@ def _halves(indices: np.ndarray, seed: int) -> np.ndarray:
     return halves
 
 
-def _surprise_of(
-    classifier: WeightedTorchClassifier, shape: tuple[int, ...]
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    def surprise(flat: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        log_probabilities = classifier.predict_log_proba(flat.reshape(-1, *shape))
-        return -log_probabilities[np.arange(len(flat)), labels]
-
-    return surprise
+def _surprise(
+    classifier: WeightedTorchClassifier, rows: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """-log p(label | row), shape (n,)."""
+    return -classifier.predict_log_proba(rows)[np.arange(len(rows)), labels]

@@ -10,28 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
+
+from sklearn_diffult._nearest import nearest_distances, paired_distances
 
 # A class with fewer rows has too few distances for a median of its own.
 MIN_ROWS_FOR_OWN_SCALE = 10
 # Real rows per class whose nearest neighbour is looked up.
 MAX_QUERIES = 2_000
-
-
-def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Euclidean distance from each row (n, d) to the nearest reference (m, d), shape (n,)."""
-    return _distances(rows, references[pairwise_distances_argmin(rows, references)])
-
-
-def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Distance of each row to the other at its position.
-
-    The search's own distances come from dot products, whose rounding makes equal rows differ.
-    """
-    return np.linalg.norm(rows.astype(np.float64) - others, axis=1)
 
 
 def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -50,7 +39,7 @@ def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
             pairs = members[neighbours.kneighbors(rows[queries], return_distance=False)]
             # Among twins the row itself may come second, or not at all.
             nearest = np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
-            distances[queries] = _distances(rows[queries], rows[nearest])
+            distances[queries] = paired_distances(rows[queries], rows[nearest])
     return distances
 
 
@@ -75,6 +64,14 @@ def class_scales(
     return scales
 
 
+Recall = Callable[[str, Callable[[], Any]], Any]
+
+
+def compute_anew(name: str, compute: Callable[[], Any]) -> Any:
+    """Recall nothing."""
+    return compute()
+
+
 @dataclass
 class Evidence:
     """What the metrics may look at: real rows, and what a classifier trained on them says.
@@ -91,9 +88,12 @@ class Evidence:
         Maps rows (n, n_values) to classifier features (n, n_features). Needed by d2.
     surprise : callable or None
         Maps rows (n, n_values) and a class index to -log p(class | row), shape (n,). Needed by d3.
-    held_out_surprise : ndarray of shape (n_real,) or None
-        -log p(label | row) of each real row under a classifier that has not seen it; NaN where
-        there is none. Needed by d3.
+    held_out_surprise : callable or None
+        Returns -log p(label | row) of each real row under a classifier that has not seen it, shape
+        (n_real,); NaN where there is none. Needed by d3.
+    recall : callable
+        ``recall(name, compute)`` returns ``compute()``, or what it was the last time for the same
+        real rows.
     """
 
     rows: np.ndarray
@@ -101,14 +101,15 @@ class Evidence:
     n_classes: int
     embed: Callable[[np.ndarray], np.ndarray] | None = None
     surprise: Callable[[np.ndarray, int], np.ndarray] | None = None
-    held_out_surprise: np.ndarray | None = None
+    held_out_surprise: Callable[[], np.ndarray] | None = None
+    recall: Recall = compute_anew
     _cache: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
-    def remember(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    def remember(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """Return ``compute()``, computed once."""
-        if key not in self._cache:
-            self._cache[key] = compute()
-        return self._cache[key]
+        if name not in self._cache:
+            self._cache[name] = self.recall(name, compute)
+        return self._cache[name]
 
 
 def score_d1(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
@@ -143,25 +144,15 @@ def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     scales = evidence.remember(
         "d3",
         # The median surprise of easy classes is next to 0; the mean is their cross-entropy.
-        lambda: class_scales(held_out, evidence.labels, evidence.n_classes, np.nanmean),
+        lambda: class_scales(held_out(), evidence.labels, evidence.n_classes, np.nanmean),
     )
     return evidence.surprise(rows, label) / scales[label]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A line of the table: how to score, and what it needs. Lower scores are closer to real."""
+Metric = Callable[[Evidence, np.ndarray, int], np.ndarray]
 
-    score: Callable[[Evidence, np.ndarray, int], np.ndarray]
-    needs_features: bool = False
-    needs_probabilities: bool = False
-
-
-METRICS: dict[str, Metric] = {
-    "d1": Metric(score_d1),
-    "d2": Metric(score_d2, needs_features=True),
-    "d3": Metric(score_d3, needs_probabilities=True),
-}
+# Scores of rows (n, n_values) of one class, shape (n,); lower is closer to real.
+METRICS: dict[str, Metric] = {"d1": score_d1, "d2": score_d2, "d3": score_d3}
 
 
 @dataclass(frozen=True)
@@ -179,25 +170,24 @@ class FilterPlan:
     maxima: dict[str, float]
     d1_min: float
 
-    def needs(self, what: str) -> bool:
-        """Tell whether a metric that is on needs ``"features"`` or ``"probabilities"``."""
-        return any(getattr(METRICS[name], f"needs_{what}") for name in self.maxima)
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics whose scores decide."""
+        return sorted({*self.maxima, *(["d1"] if self.d1_min > 0 else [])})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores and decisions for n rows of one class.
+    """Decisions for n rows of one class.
 
     Attributes
     ----------
-    scores : dict of str to ndarray of shape (n,)
     failed : dict of str to bool ndarray of shape (n,)
         Per metric, and ``"near_copy"``.
     badness : ndarray of shape (n,)
         Largest score over its maximum; infinite for near-copies. At most 1 means kept.
     """
 
-    scores: dict[str, np.ndarray]
     failed: dict[str, np.ndarray]
     badness: np.ndarray
 
@@ -207,18 +197,18 @@ class Verdict:
         return self.badness <= 1
 
 
-def judge(evidence: Evidence, rows: np.ndarray, label: int, plan: FilterPlan) -> Verdict:
-    """Score rows (n, n_values) of one class and decide which to keep."""
-    scores = {name: METRICS[name].score(evidence, rows, label) for name in plan.maxima}
+def judge(
+    evidence: Evidence, scores: dict[str, np.ndarray], n_rows: int, label: int, plan: FilterPlan
+) -> Verdict:
+    """Decide which of n rows of one class to keep, by their scores (n,) in `plan.metrics`."""
     failed = {name: scores[name] > maximum for name, maximum in plan.maxima.items()}
-    badness = np.zeros(len(rows))
+    badness = np.zeros(n_rows)
     for name, maximum in plan.maxima.items():
         badness = np.maximum(badness, scores[name] / maximum)
     if plan.d1_min > 0 and not _mostly_duplicates(evidence, label):
-        d1 = scores["d1"] if "d1" in scores else score_d1(evidence, rows, label)
-        failed["near_copy"] = d1 < plan.d1_min
+        failed["near_copy"] = scores["d1"] < plan.d1_min
         badness[failed["near_copy"]] = np.inf
-    return Verdict(scores, failed, badness)
+    return Verdict(failed, badness)
 
 
 def _mostly_duplicates(evidence: Evidence, label: int) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from joblib import Memory
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_diffult._fitting import private_global_rng
@@ -49,16 +52,23 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "regularizer": [StrOptions(set(REGULARIZERS)), callable, None],
     "regularizer_strength": [Interval(Real, 0, None, closed="left")],
     "horizontal_flip": ["boolean"],
+    "augmentation": [Interval(Real, 0, 1, closed="both")],
     "solver": [StrOptions(set(SOLVERS)), callable],
     "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
     "guidance_scale": [Interval(Real, 0, None, closed="left")],
     "guidance_interval": [tuple, list],
     "image_shape": [tuple, list, None],
+    "categorical_features": [StrOptions({"auto"}), "array-like", None],
+    "memory": [str, os.PathLike, Memory, None],
+    "checkpoint": [str, os.PathLike, None],
     "device": [str],
     "precision": [StrOptions({"auto", "float32", "bfloat16"})],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+# torch's global generators are one for all threads, so fits that need them take turns.
+_GLOBAL_GENERATORS = threading.RLock()
 
 LABEL_DROPOUT = 0.1
 # Half-life of the parameter average, as a share of all rows seen in training.
@@ -82,7 +92,7 @@ def build_network(
     """
     shape, n_classes = data.codec.sample_shape, len(data.classes)
     if callable(choice):
-        with private_global_rng(seed, device):
+        with _GLOBAL_GENERATORS, private_global_rng(seed, device):
             is_module = isinstance(choice, torch.nn.Module)
             network = None if is_module else choice(shape, n_classes)
         if not isinstance(network, torch.nn.Module):
@@ -102,14 +112,24 @@ def build_network(
     return build(lambda: factory(shape, n_classes), new_generator(seed))
 
 
+@contextlib.contextmanager
 def own_randomness(
     parameters: Any, seed: int, device: torch.device
-) -> contextlib.AbstractContextManager[None]:
-    """Keep what the user's own callables draw from torch's global state repeatable and private."""
+) -> Iterator[tuple[torch.Generator, ...]]:
+    """Keep what the user's own callables draw from torch's global state repeatable and private.
+
+    Yields the generators that they draw from, none where all callables are the library's.
+    """
     names = ("network", "regularizer", "sigma_distribution", "solver")
-    if any(callable(getattr(parameters, name)) for name in names):
-        return private_global_rng(seed, device)
-    return contextlib.nullcontext()
+    if not any(callable(getattr(parameters, name)) for name in names):
+        yield ()
+        return
+    with _GLOBAL_GENERATORS, private_global_rng(seed, device):
+        on_device = []
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            on_device = [torch.cuda.default_generators[index]]
+        yield (torch.default_generator, *on_device)
 
 
 def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
@@ -128,6 +148,7 @@ def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
         regularizer=lookup(REGULARIZERS | {None: None}, parameters.regularizer),
         regularizer_strength=parameters.regularizer_strength,
         horizontal_flip=parameters.horizontal_flip,
+        augmentation=parameters.augmentation if is_image else 0.0,
     )
 
 
@@ -157,11 +178,15 @@ def generation_plan(parameters: Any, is_image: bool, device: torch.device) -> Ge
     )
 
 
-def filter_plan(parameters: Any) -> FilterPlan:
-    """Read the thresholds of a balancer."""
+def filter_plan(parameters: Any, is_discrete: bool) -> FilterPlan:
+    """Read the thresholds of a balancer.
+
+    Where rows are made of a few values only, equal ones give nothing away, and none but them may
+    be right: there the guard against near-copies is off.
+    """
     maxima = {name: getattr(parameters, f"{name}_max") for name in ("d1", "d2", "d3")}
     on = {name: float(maximum) for name, maximum in maxima.items() if maximum is not None}
-    return FilterPlan(on, d1_min=parameters.d1_min)
+    return FilterPlan(on, d1_min=0.0 if is_discrete else parameters.d1_min)
 
 
 def _batch_size(parameters: Any, is_image: bool) -> int:

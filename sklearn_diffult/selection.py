@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sklearn_diffult.filters import Evidence, FilterPlan, Verdict, judge
+from sklearn_diffult.streams import Scored
 
 # After a poor round, ask for at most this many rows per row that is missing.
 MAX_SURPLUS = 4.0
@@ -108,7 +109,7 @@ class Selection:
 
 def select(
     wanted: dict[int, int],
-    draw: Callable[[np.ndarray, int], Tensor],
+    draw: Callable[[dict[int, int]], dict[int, Scored]],
     evidence: Evidence,
     plan: FilterPlan,
     max_rounds: int,
@@ -121,7 +122,7 @@ def select(
     wanted : dict of int to int
         Rows to select per class index, all positive, at least one class.
     draw : callable
-        ``draw(indices, round) -> rows "n ..."`` generates one row per class index.
+        ``draw(counts) -> scored rows``: the next rows of each class index, as many as it says.
     evidence, plan : Evidence, FilterPlan
         What the filters look at, and their thresholds.
     max_rounds : int
@@ -135,14 +136,16 @@ def select(
         Rows grouped by class index, in rising order.
     """
     candidates = [Candidates(label, count) for label, count in sorted(wanted.items())]
-    for round_number in range(max_rounds):
-        asking = [(each, each.to_ask()) for each in candidates if each.missing > 0]
+    for _ in range(max_rounds):
+        asking = {each.label: each.to_ask() for each in candidates if each.missing > 0}
         if not asking:
             break
-        indices = np.repeat([each.label for each, _ in asking], [count for _, count in asking])
-        drawn = draw(indices, round_number).split([count for _, count in asking])
-        for (each, _), rows in zip(asking, drawn, strict=True):
-            each.take(rows, judge(evidence, rows.flatten(1).numpy(), each.label, plan))
+        drawn = draw(asking)
+        for each in candidates:
+            if each.label in drawn:
+                found = drawn[each.label]
+                verdict = judge(evidence, found.scores, len(found.rows), each.label, plan)
+                each.take(found.rows, verdict)
     chosen = [each.finish(fill) for each in candidates]
     labels = [each.label for each in candidates]
     return Selection(

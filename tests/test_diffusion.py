@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from sklearn_diffult._torch import build, new_generator
+from sklearn_diffult.augmentations import N_CONDITIONS
+from sklearn_diffult.diffusion.batches import row_probabilities
 from sklearn_diffult.diffusion.denoiser import Denoiser, add_noise, mean_square
 from sklearn_diffult.diffusion.ema import ExponentialMovingAverage
-from sklearn_diffult.diffusion.generation import GenerationPlan, generate
+from sklearn_diffult.diffusion.generation import GenerationPlan, generate, starting_noise
 from sklearn_diffult.diffusion.guidance import guided
 from sklearn_diffult.diffusion.regularizers import REGULARIZERS
 from sklearn_diffult.diffusion.sigma import LogNormalSigma, sigma_grid
@@ -19,10 +21,10 @@ from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import (
     TrainingPlan,
     learning_rate_factor,
-    row_probabilities,
     train,
 )
 from sklearn_diffult.networks.mlp import MLP
+from sklearn_diffult.networks.unet import UNet
 
 MEAN, DEVIATION = 1.5, 0.5
 
@@ -191,6 +193,7 @@ def plan_with(**changes):
         "regularizer": None,
         "regularizer_strength": 1.0,
         "horizontal_flip": False,
+        "augmentation": 0.0,
     }
     return TrainingPlan(**{**values, **changes})
 
@@ -216,6 +219,57 @@ def parameters_of(result):
     return torch.cat([p.flatten() for p in result.denoiser.parameters()])
 
 
+class Listener(torch.nn.Module):
+    """Predicts next to nothing and keeps what it is told about augmentation."""
+
+    def __init__(self, takes_augmentation):
+        super().__init__()
+        self.takes_augmentation = takes_augmentation
+        self.told = []
+        self.constant = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, noise_level, labels, *augmentation):
+        self.told.append(augmentation)
+        return self.constant * x
+
+
+@pytest.mark.parametrize(
+    ("takes", "probability", "is_told"),
+    [(True, 0.5, True), (True, 0.0, False), (False, 0.5, False)],
+)
+def test_a_network_is_told_of_changes_if_it_listens_and_there_are_any(takes, probability, is_told):
+    network = Listener(takes)
+    train(
+        Denoiser(network, 1.0, 2),
+        torch.randn(8, 1, 8, 8, generator=new_generator(0)),
+        torch.arange(8) % 2,
+        plan_with(n_steps=2, augmentation=probability, regularizer=REGULARIZERS["cbdm"]),
+        LogNormalSigma(1.0),
+        seed=0,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    told = [augmentation[0] for augmentation in network.told if augmentation]
+    # Four calls: two steps, two labels each; both labels of a step see the same changes.
+    assert len(told) == (4 if is_told else 0)
+    if is_told:
+        assert told[0].shape == (32, N_CONDITIONS)
+        assert 0.2 < float((told[0] != 0).float().mean()) < 0.8
+        assert torch.equal(told[0], told[1])
+        assert not torch.equal(told[0], told[2])
+
+
+def test_the_unet_hears_changes_and_a_change_of_zero_is_none():
+    network = build(lambda: UNet((1, 8, 8), 2, width=8), new_generator(0))
+    for parameter in network.parameters():  # some start at zero and would hide the difference
+        torch.nn.init.normal_(parameter, std=0.1, generator=new_generator(1))
+    x, level = torch.randn(2, 1, 8, 8, generator=new_generator(2)), torch.ones(2)
+    labels = torch.arange(2)
+    plain = network(x, level, labels)
+    assert torch.equal(plain, network(x, level, labels, torch.zeros(2, N_CONDITIONS)))
+    assert not torch.allclose(plain, network(x, level, labels, torch.ones(2, N_CONDITIONS)))
+
+
 def test_cbdm_at_tau_zero_equals_plain_training_bit_for_bit():
     plain = trained(plan_with())
     cbdm = trained(plan_with(regularizer=REGULARIZERS["cbdm"], regularizer_strength=0.0))
@@ -229,7 +283,7 @@ def test_cbdm_penalty_is_the_formula_on_hand_made_predictions():
     class ByLabel(torch.nn.Module):
         null_label = 9
 
-        def forward(self, noisy, sigma, labels):
+        def forward(self, noisy, sigma, labels, augmentation):
             return labels[:, None].to(noisy.dtype).expand_as(noisy)
 
         def loss_weight(self, sigma):
@@ -256,8 +310,11 @@ def test_training_is_repeatable_and_depends_on_its_seed():
     assert not torch.equal(parameters_of(trained(plan_with())), other)
 
 
-def test_training_stops_with_advice_when_the_loss_is_not_finite():
-    with pytest.raises(FloatingPointError, match="learning_rate"):
+def test_training_stops_with_advice_when_the_loss_is_not_finite_twice():
+    with (
+        pytest.warns(UserWarning, match="from step 0 with half the learning rate"),
+        pytest.raises(FloatingPointError, match="learning_rate"),
+    ):
         trained(plan_with(learning_rate=1e30, n_steps=50))
 
 
@@ -274,7 +331,8 @@ def test_a_trained_model_generates_each_class_where_it_lies():
     for label in (0, 1):
         rows = generate(
             result.denoiser,
-            torch.full((500,), label),
+            np.full(500, label),
+            np.arange(500),
             (2,),
             plan,
             seed=1,
@@ -283,3 +341,58 @@ def test_a_trained_model_generates_each_class_where_it_lies():
         )
         assert torch.allclose(rows.mean(0), centres[label], atol=0.12)
         assert torch.allclose(rows.std(0), torch.tensor([0.2, 0.2]), atol=0.08)
+
+
+# Rows by class and position -----------------------------------------------------------
+
+
+def test_starting_noise_is_gaussian_and_depends_on_seed_label_and_position_alone():
+    labels, positions = np.repeat([0, 1], 3000), np.tile(np.arange(3000), 2)
+    noise = starting_noise(7, labels, positions, (4,))
+    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+    assert float(noise.std()) == pytest.approx(1, rel=0.02)
+    assert len(torch.unique(noise, dim=0)) == 6000
+    chosen = np.random.RandomState(0).permutation(6000)[:50]
+    again = starting_noise(7, labels[chosen], positions[chosen], (4,))
+    assert torch.equal(again, noise[chosen])
+    assert not (starting_noise(8, labels, positions, (4,)) == noise).all(1).any()
+
+
+NETWORKS = {
+    "table": ((5,), lambda: MLP(5, 3, width=32, n_blocks=1)),
+    "images": ((1, 9, 11), lambda: UNet((1, 9, 11), 3, width=16)),
+}
+
+
+def generated(network, solver, labels, positions, dtype=torch.float32):
+    shape, make = NETWORKS[network]
+    return generate(
+        Denoiser(build(make, new_generator(1)), 1.0, 3).eval(),
+        labels,
+        positions,
+        shape,
+        GenerationPlan(SOLVERS[solver], 4, 1.5, (0.4, 4.0), batch_size=16),
+        seed=3,
+        device=torch.device("cpu"),
+        dtype=dtype,
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_does_not_depend_on_what_else_is_asked_for(network, solver, dtype):
+    labels, positions = np.repeat([0, 2], 25), np.tile(np.arange(25), 2)
+    rows = generated(network, solver, labels, positions, dtype)
+    chosen = np.random.RandomState(0).permutation(50)[:21]
+    found = generated(network, solver, labels[chosen], positions[chosen], dtype)
+    assert torch.equal(found, rows[chosen])
+
+
+def test_an_ancestral_solver_repeats_a_request_and_never_a_row():
+    labels, positions = np.zeros(40, dtype=int), np.arange(40)
+    rows = generated("table", "ddpm", labels, positions)
+    assert torch.equal(rows, generated("table", "ddpm", labels, positions))
+    assert len(torch.unique(rows, dim=0)) == 40
+    later = generated("table", "ddpm", labels, positions + 40)
+    assert not (later[:, None] == rows).all(-1).any()

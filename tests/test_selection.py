@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_diffult.filters import Evidence, FilterPlan
+from sklearn_diffult.filters import Evidence, FilterPlan, score_d1
 from sklearn_diffult.selection import (
     MAX_EXAMPLES,
     MAX_SURPLUS,
@@ -14,6 +14,7 @@ from sklearn_diffult.selection import (
     select,
     shortfall_message,
 )
+from sklearn_diffult.streams import Scored
 
 # Each class is a point at 1000 * label with neighbours 1 apart, so that d1 of the row
 # 1000 * label - x is x.
@@ -34,13 +35,15 @@ class Draw:
         self.drawn = np.zeros(N_CLASSES, dtype=int)
         self.calls = []
 
-    def __call__(self, indices, round_number):
-        self.calls.append((round_number, np.bincount(indices, minlength=N_CLASSES).tolist()))
-        rows = []
-        for label in indices:
-            rows.append(1000 * label - self.scores[self.drawn[label] % len(self.scores)])
-            self.drawn[label] += 1
-        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 1)
+    def __call__(self, counts):
+        self.calls.append([counts.get(label, 0) for label in range(N_CLASSES)])
+        return {label: self.next_rows(label, count) for label, count in counts.items()}
+
+    def next_rows(self, label, count):
+        places = (self.drawn[label] + np.arange(count)) % len(self.scores)
+        self.drawn[label] += count
+        rows = 1000 * label - self.scores[places][:, None]
+        return Scored(torch.from_numpy(rows), {"d1": score_d1(EVIDENCE, rows, label)})
 
 
 def d1_of(selection, label):
@@ -55,7 +58,7 @@ def reports_of(selection):
 def test_one_round_suffices_when_every_row_passes():
     draw = Draw(1.0)
     selection = select({2: 4, 0: 3}, draw, EVIDENCE, PLAN, max_rounds=5, fill=True)
-    assert draw.calls == [(0, [3, 0, 4])]
+    assert draw.calls == [[3, 0, 4]]
     assert selection.indices.tolist() == [0, 0, 0, 2, 2, 2, 2]
     assert d1_of(selection, 2) == [1, 1, 1, 1]
     assert reports_of(selection)[2] == {
@@ -72,10 +75,9 @@ def test_further_rounds_ask_only_for_what_is_missing_and_reach_the_count():
     # Class 0 gets a bad row in every three.
     draw = Draw(1.0, 0.5, 3.0)
     selection = select({0: 9, 1: 2}, draw, EVIDENCE, PLAN, max_rounds=5, fill=False)
-    assert [number for number, _ in draw.calls] == list(range(len(draw.calls)))
-    assert draw.calls[0] == (0, [9, 2, 0])
+    assert draw.calls[0] == [9, 2, 0]
     # 6 of 9 passed: 3 missing times 1.1 * 9 / 6, rounded up.
-    assert draw.calls[1] == (1, [5, 0, 0])
+    assert draw.calls[1] == [5, 0, 0]
     assert np.bincount(selection.indices).tolist() == [9, 2]
     assert set(d1_of(selection, 0)) == {1.0, 0.5}
 
@@ -85,7 +87,7 @@ def test_rows_beyond_the_count_are_dropped_but_counted():
     selection = select({0: 3}, draw, EVIDENCE, PLAN, max_rounds=5, fill=False)
     report = reports_of(selection)[0]
     # Round 0: bad, good, bad. Round 1 draws ceil(2 * 3.3) = 7: four good, of which two needed.
-    assert draw.calls == [(0, [3, 0, 0]), (1, [7, 0, 0])]
+    assert draw.calls == [[3, 0, 0], [7, 0, 0]]
     assert report["generated"] == 10
     assert report["rejected_d1"] == 5
     assert report["kept"] == 3 == len(selection.rows)
@@ -94,7 +96,7 @@ def test_rows_beyond_the_count_are_dropped_but_counted():
 def test_a_round_never_asks_for_more_than_the_largest_surplus():
     draw = Draw(5.0)
     select({0: 10}, draw, EVIDENCE, PLAN, max_rounds=3, fill=False)
-    assert [asked[0] for _, asked in draw.calls] == [10, 10 * MAX_SURPLUS, 10 * MAX_SURPLUS]
+    assert [asked[0] for asked in draw.calls] == [10, 10 * MAX_SURPLUS, 10 * MAX_SURPLUS]
 
 
 @pytest.mark.parametrize("max_rounds", [1, 2, 4])
@@ -107,7 +109,7 @@ def test_rounds_are_capped_and_the_shortfall_is_counted(max_rounds):
     report = reports_of(selection)[1]
     assert report["shortfall"] == 2
     assert report["filled"] == report["kept"] == 0
-    assert report["generated"] == report["rejected_d1"] == sum(asked[1] for _, asked in draw.calls)
+    assert report["generated"] == report["rejected_d1"] == sum(asked[1] for asked in draw.calls)
 
 
 def test_filling_takes_the_least_bad_in_order_after_the_kept():
@@ -121,7 +123,7 @@ def test_filling_takes_the_least_bad_in_order_after_the_kept():
 def test_filling_looks_at_the_rejected_rows_of_all_rounds():
     draw = Draw(9.0, 3.0, 8.0, 7.0, 2.5, 6.0, 5.0, 9.0, 9.0, 9.0)
     selection = select({0: 2}, draw, EVIDENCE, PLAN, max_rounds=2, fill=True)
-    assert draw.calls == [(0, [2, 0, 0]), (1, [5, 0, 0])]
+    assert draw.calls == [[2, 0, 0], [5, 0, 0]]
     assert d1_of(selection, 0) == [2.5, 3.0]
 
 
@@ -171,8 +173,10 @@ def test_the_first_rejected_rows_are_kept_as_examples_with_their_reasons():
 def test_images_keep_their_shape():
     real = np.random.RandomState(0).rand(4, 64)
 
-    def draw(indices, round_number):
-        return torch.full((len(indices), 1, 8, 8), 0.5, dtype=torch.float64)
+    def draw(counts):
+        return {
+            label: Scored(torch.full((count, 1, 8, 8), 0.5), {}) for label, count in counts.items()
+        }
 
     selection = select(
         {1: 3},

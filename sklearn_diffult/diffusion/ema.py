@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,15 @@ class ExponentialMovingAverage(Generic[M]):
         self._averaged: list[Tensor] = [
             p for p in self.module.parameters() if p.is_floating_point()
         ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        return {"module": self.module.state_dict(), "n_seen": self._n_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the average that `state_dict` described."""
+        self.module.load_state_dict(state["module"])
+        self._n_seen = state["n_seen"]
 
     @torch.no_grad()
     def update(self, module: M, n_samples: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.guidance import guided
 from sklearn_diffult.diffusion.sigma import sigma_grid
 from sklearn_diffult.diffusion.solvers import Solver
+
+# A generator costs as much as the noise of some rows, so that one serves several.
+NOISE_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class GenerationPlan:
 @torch.no_grad()
 def generate(
     denoiser: Denoiser,
-    labels: Tensor,
+    labels: np.ndarray,
+    positions: np.ndarray,
     sample_shape: tuple[int, ...],
     plan: GenerationPlan,
     *,
@@ -48,6 +53,16 @@ def generate(
     Starts from Gaussian noise at the highest level of the grid. The grid is computed in float64
     and handed to the solver in float32.
 
+    The rows of a label are numbered, and a row's noise comes from seed, label and number alone.
+    Batches are filled up to one size, as matrix products of other sizes may round differently. So
+    a row does not depend on what else is asked for, if the network treats rows alone and the
+    solver draws nothing; a solver that does draws from a generator of the batch's own.
+
+    Parameters
+    ----------
+    labels, positions : ndarray of int, shape (n_rows,)
+        Class index of each row, and its number among the rows of its class, from 0 on.
+
     Raises
     ------
     MemoryError
@@ -55,21 +70,49 @@ def generate(
     FloatingPointError
         If a row is not finite.
     """
-    generator = new_generator(seed, device)
     grid = sigma_grid(plan.n_steps, denoiser.sigma_data).float().to(device)
     clean = torch.empty(len(labels), *sample_shape)
     bar = progress(len(labels), "generate", verbose)
     with bar, explain_out_of_memory("batch_size"), repeatable(device), autocast(device, dtype):
         for start in range(0, len(labels), plan.batch_size):
             rows = slice(start, start + plan.batch_size)
-            batch = labels[rows].to(device)
-            noise = torch.randn(len(batch), *sample_shape, generator=generator, device=device)
+            n_rows = len(labels[rows])
+            # Filled up with copies of the last row.
+            filled = np.arange(plan.batch_size).clip(max=n_rows - 1)
+            noise = starting_noise(seed, labels[rows], positions[rows], sample_shape)[filled]
+            batch = torch.from_numpy(labels[rows][filled]).to(device)
             denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval)
-            clean[rows] = plan.solver(denoise, grid[0] * noise, grid, generator).float().cpu()
-            bar.update(len(batch))
+            drawing = new_generator(draw_seed(seed, labels[start], positions[start]), device)
+            found = plan.solver(denoise, grid[0] * noise.to(device), grid, drawing)
+            clean[rows] = found[:n_rows].float().cpu()
+            bar.update(n_rows)
     if not torch.isfinite(clean).all():
         raise FloatingPointError(
             "Generated rows are not finite. Use precision='float32', lower learning_rate, or look "
             "at your own solver or network."
         )
     return clean
+
+
+def starting_noise(
+    seed: int, labels: np.ndarray, positions: np.ndarray, sample_shape: tuple[int, ...]
+) -> Tensor:
+    """Return Gaussian noise (n_rows, *sample_shape), each row by seed, label and position alone.
+
+    numpy's generators take all of these numbers as a seed; torch's keeps 32 bits of it, which
+    would repeat itself among many rows.
+    """
+    noise = np.empty((len(labels), *sample_shape), dtype=np.float32)
+    blocks = positions // NOISE_BLOCK
+    for label, block in sorted(set(zip(labels.tolist(), blocks.tolist(), strict=True))):
+        members = (labels == label) & (blocks == block)
+        generator = np.random.default_rng([seed, label, block])
+        drawn = generator.standard_normal((NOISE_BLOCK, *sample_shape), dtype=np.float32)
+        noise[members] = drawn[positions[members] % NOISE_BLOCK]
+    return torch.from_numpy(noise)
+
+
+def draw_seed(seed: int, label: int, position: int) -> int:
+    """Return a seed of its own for what begins with this row."""
+    entropy = np.random.SeedSequence([seed, int(label), int(position)])
+    return int(entropy.generate_state(1, np.uint64)[0] >> 1)

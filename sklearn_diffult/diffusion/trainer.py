@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_diffult._torch import (
-    autocast,
-    explain_out_of_memory,
-    new_generator,
-    progress,
-    repeatable,
-)
-from sklearn_diffult.diffusion.denoiser import Denoiser, add_noise, expand, mean_square
+from sklearn_diffult._torch import autocast, explain_out_of_memory, progress, repeatable
+from sklearn_diffult.diffusion.batches import Batch, Batches
+from sklearn_diffult.diffusion.checkpoint import Checkpoint, DeferredSignals
+from sklearn_diffult.diffusion.denoiser import Denoiser, mean_square
 from sklearn_diffult.diffusion.ema import ExponentialMovingAverage
 from sklearn_diffult.diffusion.regularizers import Regularizer, RegularizerInput
 from sklearn_diffult.diffusion.sigma import LogNormalSigma
 
 CHECK_EVERY = 25
+# A copy of all state, so not at every check.
+KEEP_EVERY = 20 * CHECK_EVERY
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class TrainingPlan:
         A line of REGULARIZERS and its factor.
     horizontal_flip : bool
         Mirror half of the images.
+    augmentation : float
+        Probability of each non-leaking change to an image, see `augmentations.Change`; 0 where the
+        network takes none.
     """
 
     n_steps: int
@@ -58,6 +62,7 @@ class TrainingPlan:
     regularizer: Regularizer | None
     regularizer_strength: float
     horizontal_flip: bool
+    augmentation: float
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,13 @@ class TrainingResult:
     rows_per_second: float
 
 
-def row_probabilities(labels: Tensor, n_classes: int, class_temper: float) -> Tensor:
-    """Probability of each row under tempered class sampling, shape (n,), summing to 1."""
-    counts = torch.bincount(labels, minlength=n_classes).double()
-    per_class = torch.where(counts > 0, counts.clamp(min=1) ** (class_temper - 1), 0.0)
-    rows = per_class[labels]
-    return rows / rows.sum()
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was interrupted; `result` is what it had reached."""
+
+    def __init__(self, result: TrainingResult, n_steps: int):
+        n_taken = len(result.loss_curve)
+        super().__init__(f"Training was interrupted after {n_taken} of {n_steps} steps.")
+        self.result = result
 
 
 def learning_rate_factor(step: int, n_steps: int) -> float:
@@ -96,126 +102,256 @@ def train(
     device: torch.device,
     dtype: torch.dtype,
     verbose: int = 0,
+    checkpoint: Checkpoint | None = None,
+    foreign_generators: Sequence[torch.Generator] = (),
 ) -> TrainingResult:
     """Train `denoiser` on clean rows "n ..." with integer labels (n,).
 
     The loss is Karras et al. 2022, Eq. (8). Randomness comes from `seed` alone; the regulariser
-    draws from a generator of its own, so that strength 0 repeats plain training bit for bit.
+    draws from a generator of its own, so that strength 0 repeats plain training bit for bit. A
+    checkpoint is taken up where there is one, written from time to time, on SIGINT and SIGTERM,
+    and at the end; what comes of a resumed training is bit-identical on a CPU.
+    `foreign_generators` are those that the user's own callables draw from.
 
     Raises
     ------
     FloatingPointError
-        If the loss stops being finite.
+        If the loss stops being finite for a second time. After the first, training goes back to
+        the last good state and on with half the learning rate.
     MemoryError
-        If the device runs out of memory; names batch_size.
+        If the device runs out of memory with a single row at a time; names batch_size.
+    TrainingInterrupted
+        On KeyboardInterrupt after at least one step.
     """
-    losses: list[Tensor] = []
     bar = progress(plan.n_steps, "train diffusion", verbose)
-    with bar, explain_out_of_memory("batch_size"), repeatable(device):
+    signals = DeferredSignals(checkpoint is not None)
+    with bar, explain_out_of_memory("batch_size"), repeatable(device), signals:
         denoiser = denoiser.to(device).train()
-        batches = _Batches(clean, labels, plan, denoiser, seed, device)
-        average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
-        optimizer = torch.optim.AdamW(
-            denoiser.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
+        if not getattr(denoiser.network, "takes_augmentation", False):
+            plan = replace(plan, augmentation=0.0)
+        batches = Batches(
+            clean, labels, plan, noise, n_classes=denoiser.n_classes, seed=seed, device=device
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, plan.n_steps)
-        )
-        started = time.perf_counter()
-        for step in range(plan.n_steps):
-            # Before the forward pass, so that gradients and activations do not peak together.
-            optimizer.zero_grad(set_to_none=True)
-            with autocast(device, dtype):
-                loss = _batch_loss(denoiser, batches, plan, noise)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            average.update(denoiser, plan.batch_size)
-            losses.append(loss.detach())
-            if (step + 1) % CHECK_EVERY == 0 or step + 1 == plan.n_steps:
-                speed = plan.batch_size * (step + 1) / (time.perf_counter() - started)
-                _report(bar, losses, step, speed)
-    curve = torch.stack(losses).cpu().numpy().astype(np.float64)
-    speed = plan.batch_size * plan.n_steps / (time.perf_counter() - started)
-    return TrainingResult(average.module, curve, speed)
+        generators = (*batches.generators, *foreign_generators)
+        training = _Training(denoiser, batches, plan, noise, generators, device, dtype)
+        if checkpoint is not None:
+            training.resume(checkpoint)
+        try:
+            while training.step < plan.n_steps:
+                training.advance()
+                if training.step % CHECK_EVERY == 0 or training.step == plan.n_steps:
+                    training.check()
+                    _show(bar, training)
+                if checkpoint is not None and (signals.pending or checkpoint.is_due):
+                    training.check()
+                    checkpoint.write(training.state())
+                    signals.deliver()
+        except KeyboardInterrupt as interrupt:
+            if not training.is_usable():
+                raise
+            raise TrainingInterrupted(training.result(), plan.n_steps) from interrupt
+        if checkpoint is not None:
+            checkpoint.write(training.state())
+    return training.result()
 
 
-def _batch_loss(
-    denoiser: Denoiser, batches: _Batches, plan: TrainingPlan, noise: LogNormalSigma
-) -> Tensor:
-    clean, labels = batches.draw()
-    sigma = noise.sample(len(clean), batches.generator)
-    noisy = add_noise(clean, sigma, batches.generator)
-    denoised = denoiser(noisy, sigma, labels)
-    loss = denoiser.loss_weight(sigma) * mean_square(denoised - clean)
-    if plan.regularizer is not None:
-        batch = RegularizerInput(
-            denoiser,
-            noisy,
-            sigma,
-            labels,
-            denoised,
-            batches.draw_other_labels(),
-            noise.quantile(sigma),
-        )
-        loss = loss + plan.regularizer_strength * plan.regularizer(batch)
-    return loss.mean()
+def _show(bar: Any, training: _Training) -> None:
+    bar.update(training.step - bar.n)
+    if not training.losses:  # back at the start
+        return
+    recent = np.mean(training.losses[-CHECK_EVERY:])
+    bar.set_postfix(loss=f"{recent:.3f}", rows_per_s=f"{training.rows_per_second:.0f}")
 
 
-def _report(bar: Any, losses: list[Tensor], step: int, speed: float) -> None:
-    # One transfer for many steps: reading every loss would stall the device.
-    recent = float(torch.stack(losses[-CHECK_EVERY:]).mean())
-    if not math.isfinite(recent):
-        raise FloatingPointError(
-            f"The diffusion loss became {recent} at step {step + 1}. Lower learning_rate, "
-            "use precision='float32', or look for extreme values in X."
-        )
-    bar.update(step + 1 - bar.n)
-    bar.set_postfix(loss=f"{recent:.3f}", rows_per_s=f"{speed:.0f}")
-
-
-class _Batches:
-    """Draws training batches: tempered rows, flips, label dropout, second labels.
-
-    Which rows and labels come up is drawn on the CPU, so it does not depend on the device.
-    """
+class _Training:
+    """Everything that changes from step to step, and how."""
 
     def __init__(
         self,
-        clean: Tensor,
-        labels: Tensor,
-        plan: TrainingPlan,
         denoiser: Denoiser,
-        seed: int,
+        batches: Batches,
+        plan: TrainingPlan,
+        noise: LogNormalSigma,
+        generators: Sequence[torch.Generator],
         device: torch.device,
+        dtype: torch.dtype,
     ):
-        room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 2**32
-        stored_on = device if clean.nbytes <= room else torch.device("cpu")
-        self._clean, self._labels = clean.to(stored_on), labels
-        self._plan, self._null, self._device = plan, denoiser.null_label, device
-        chances = row_probabilities(labels, denoiser.n_classes, plan.class_temper)
-        self._cumulative = chances.cumsum(0)
-        self.generator = new_generator(seed, device)
-        self._row_generator = new_generator(seed + 1)
-        self._other_generator = new_generator(seed + 2)
+        self.step = 0
+        self.losses: list[float] = []
+        self._unread: list[Tensor] = []
+        self._denoiser, self._batches, self._plan, self._noise = denoiser, batches, plan, noise
+        self._generators, self._device, self._dtype = generators, device, dtype
+        self._average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
+        self._optimizer = torch.optim.AdamW(
+            denoiser.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        self._rate = plan.learning_rate
+        self._micro_batch = plan.batch_size
+        self._started = time.perf_counter()
+        self._good = self._copy_if_finite()
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Return clean rows "b ..." and labels (b,), some of them dropped, on the device."""
-        rows = torch.searchsorted(self._cumulative, self._uniform(self._row_generator))
-        rows = rows.clamp(max=len(self._labels) - 1)
-        clean = self._clean[rows.to(self._clean.device)].to(self._device)
-        dropped = self._uniform(self._row_generator) < self._plan.label_dropout
-        labels = torch.where(dropped, self._null, self._labels[rows])
-        if self._plan.horizontal_flip:
-            mirrored = (self._uniform(self._row_generator) < 0.5).to(self._device)
-            clean = torch.where(expand(mirrored, clean), clean.flip(-1), clean)
-        return clean, labels.to(self._device)
+    @property
+    def rows_per_second(self) -> float:
+        """Rows seen per second of training, over all sittings."""
+        seconds = time.perf_counter() - self._started
+        return self._plan.batch_size * self.step / max(seconds, 1e-9)
 
-    def draw_other_labels(self) -> Tensor:
-        """Return labels (b,) that follow the training frequencies."""
-        rows = (self._uniform(self._other_generator) * len(self._labels)).long()
-        return self._labels[rows].to(self._device)
+    def advance(self) -> None:
+        """Take one step."""
+        rate = self._rate * learning_rate_factor(self.step, self._plan.n_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        # Before the forward pass, so that gradients and activations do not peak together.
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._backward(self._batches.draw())
+        torch.nn.utils.clip_grad_norm_(self._denoiser.parameters(), 1.0)
+        self._optimizer.step()
+        self._average.update(self._denoiser, self._plan.batch_size)
+        self._unread.append(loss)
+        self.step += 1
 
-    def _uniform(self, generator: torch.Generator) -> Tensor:
-        return torch.rand(self._plan.batch_size, generator=generator, dtype=torch.float64)
+    def check(self) -> None:
+        """Read the losses since the last check; go back once if they are not finite."""
+        # One transfer for many steps: reading every loss would stall the device.
+        unread = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread.clear()
+        if not np.isfinite(unread).all():
+            self._go_back(unread)
+            return
+        self.losses += unread
+        if self.step % KEEP_EVERY == 0:
+            self._good = self._copy_if_finite() or self._good
+
+    def result(self) -> TrainingResult:
+        """Return what was reached; training is over then."""
+        # At rest on the CPU: pickles travel to machines without a GPU, and threads may share it.
+        return TrainingResult(
+            self._average.module.cpu(), np.array(self.losses), self.rows_per_second
+        )
+
+    def is_usable(self) -> bool:
+        """Tell whether at least one step was taken, and none led astray."""
+        unread = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread.clear()
+        self.losses += unread
+        return len(self.losses) > 0 and bool(np.isfinite(unread).all())
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the steps to come depend on; the tensors are shared."""
+        return {
+            "step": self.step,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "seconds": time.perf_counter() - self._started,
+            "rate": self._rate,
+            "micro_batch": self._micro_batch,
+            "denoiser": self._denoiser.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generators": [generator.get_state() for generator in self._generators],
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._denoiser.load_state_dict(state["denoiser"])
+        self._average.load_state_dict(state["average"])
+        # The optimiser would go on writing into the tensors it is given.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        self._rate, self._micro_batch = state["rate"], state["micro_batch"]
+        self._started = time.perf_counter() - state["seconds"]
+        self.step, self.losses = state["step"], state["losses"].tolist()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take up a checkpoint if there is one that fits."""
+        state = checkpoint.read()
+        if state is None:
+            return
+        before = copy.deepcopy(self.state())
+        try:
+            self._load(state)
+        except Exception as error:  # whatever a state of other shapes leads to
+            checkpoint.warn_unusable(f"{type(error).__name__}: {error}")
+            self._load(before)
+        self._good = self._copy_if_finite()
+
+    def _copy_if_finite(self) -> dict[str, Any] | None:
+        tensors: list[Tensor] = [*self._denoiser.parameters(), *self._average.module.parameters()]
+        for moments in self._optimizer.state.values():
+            tensors += [moment for moment in moments.values() if isinstance(moment, Tensor)]
+        norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
+        is_finite = torch.stack([norm.float() for norm in norms]).isfinite().all()
+        return copy.deepcopy(self.state()) if is_finite else None
+
+    def _go_back(self, losses: list[float]) -> None:
+        found = next(loss for loss in losses if not math.isfinite(loss))
+        step = self.step - len(losses) + losses.index(found) + 1
+        if self._good is None or self._rate < self._plan.learning_rate:
+            raise FloatingPointError(
+                f"The diffusion loss became {found} at step {step}. Lower learning_rate, "
+                "use precision='float32', or look for extreme values in X."
+            )
+        self._load(self._good)
+        self._rate /= 2
+        warnings.warn(
+            f"The diffusion loss became {found} at step {step}; training goes on from step "
+            f"{self.step} with half the learning rate. Lower learning_rate={self._rate:g}.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Leave the gradients of a batch's mean loss; smaller parts where memory runs out."""
+        wanted = self._micro_batch
+        while True:
+            try:
+                with explain_out_of_memory("batch_size"):
+                    loss = self._accumulate(batch)
+                break
+            except MemoryError:
+                if self._micro_batch == 1:
+                    raise
+            self._micro_batch = math.ceil(self._micro_batch / 2)
+            self._optimizer.zero_grad(set_to_none=True)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        if self._micro_batch < wanted:
+            warnings.warn(
+                f"{wanted} rows at a time were too many for the device's memory: training goes on "
+                f"with {self._micro_batch}, whose gradients are added up to the same batches. "
+                "A lower batch_size makes smaller batches.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return loss
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        if self._micro_batch >= len(batch.clean):
+            return self._descend(batch, 1.0)
+        parts = batch.split(self._micro_batch)
+        losses = [self._descend(part, len(part.clean) / len(batch.clean)) for part in parts]
+        return torch.stack(losses).sum()
+
+    def _descend(self, batch: Batch, share: float) -> Tensor:
+        with autocast(self._device, self._dtype):
+            loss = self._row_losses(batch).mean()
+        if share < 1:
+            loss = loss * share
+        loss.backward()
+        return loss.detach()
+
+    def _row_losses(self, batch: Batch) -> Tensor:
+        denoised = self._denoiser(batch.noisy, batch.sigma, batch.labels, batch.augmentation)
+        losses = self._denoiser.loss_weight(batch.sigma) * mean_square(denoised - batch.clean)
+        if self._plan.regularizer is None or batch.other_labels is None:
+            return losses
+        seen = RegularizerInput(
+            self._denoiser,
+            batch.noisy,
+            batch.sigma,
+            batch.labels,
+            denoised,
+            batch.other_labels,
+            self._noise.quantile(batch.sigma),
+            batch.augmentation,
+        )
+        return losses + self._plan.regularizer_strength * self._plan.regularizer(seen)

@@ -1,0 +1,248 @@
+"""A cache of finished stages on disk, and keys that depend on values alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import inspect
+import io
+import os
+import re
+import sys
+import types
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import torch
+from filelock import FileLock
+from joblib import Memory
+
+PACKAGE = Path(__file__).parent
+# Their versions are in the key, or their meaning does not change with their source.
+KNOWN_PACKAGES = {PACKAGE.name, "torch", "numpy", "scipy", "sklearn", *sys.stdlib_module_names}
+# cloudpickle names a class written in a notebook by a uuid4 of its own in every process.
+CLASS_NAMES = re.compile(rb"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}")
+
+
+# --------------------------------------------------------------------------------------
+# Keys
+# --------------------------------------------------------------------------------------
+
+
+def key_of(*parts: Any) -> str:
+    """Return 32 hexadecimal digits that tell `parts` from other values.
+
+    Parts may be None, booleans, numbers, text, bytes, arrays, tensors, functions and classes, and
+    sequences, mappings and dataclasses of these. Equal values have equal keys whatever holds them:
+    a list or a tuple, an int or numpy's int. The sources of this library and the version of torch
+    are in every key.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in _pieces((torch.__version__, _own_sources(), parts)):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@functools.cache
+def _own_sources() -> str:
+    """Digest of this library's files; a version number would not change with every edit."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[bytes | memoryview]:
+    """Yield kind, length and content, so that no two values run together into one."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        yield f"array {value.dtype.str} {value.shape};".encode()
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    elif value is None or isinstance(value, bool):
+        yield f"{value};".encode()
+    elif isinstance(value, Real):
+        # 1 and 1.0 mean the same to every parameter.
+        yield f"number {float(value) if float(value) == value else value!r};".encode()
+    elif isinstance(value, str | bytes):
+        content = value.encode() if isinstance(value, str) else value
+        yield f"{type(value).__name__} {len(content)};".encode()
+        yield content
+    elif isinstance(value, Mapping):
+        yield from _pieces(sorted(value.items()))
+    elif isinstance(value, list | tuple):
+        yield f"sequence {len(value)};".encode()
+        for item in value:
+            yield from _pieces(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value)]
+        yield from _pieces({name: getattr(value, name) for name in fields})
+    elif getattr(value, "__module__", "").partition(".")[0] == PACKAGE.name:
+        yield f"ours {value.__module__}.{value.__qualname__};".encode()
+    else:
+        yield from _pieces(_pickled(value))
+
+
+def _pickled(value: Any) -> bytes:
+    """Bytes that change with what a user's own function or class does."""
+    stream = io.BytesIO()
+    pickler = _ContentPickler(stream)
+    try:
+        pickler.dump(value)
+    except Exception as error:  # whatever a foreign __reduce__ raises
+        warnings.warn(
+            f"{value!r} cannot be pickled ({error}), so what depends on it is neither cached nor "
+            "resumed. Define it at the top level of a module.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return uuid.uuid4().bytes
+    sources = "".join(sorted(pickler.sources)).encode()
+    return CLASS_NAMES.sub(b"", stream.getvalue()) + sources
+
+
+class _ContentPickler(cloudpickle.Pickler):
+    """Pickles what code does rather than where and when it was written.
+
+    Objects of a module are pickled as a name, so the module's source is collected beside them.
+    """
+
+    def __init__(self, stream: io.BytesIO):
+        super().__init__(stream)
+        self.sources: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.CodeType):
+            # Without file name and line numbers: a notebook's kernel has a new file for every cell.
+            names = ("co_code", "co_consts", "co_names", "co_varnames", "co_freevars")
+            signature = ("co_cellvars", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount")
+            return tuple, ([getattr(obj, name) for name in (*names, *signature, "co_flags")],)
+        if isinstance(obj, types.FunctionType | type | types.ModuleType):
+            self._collect_source(obj)
+        return super().reducer_override(obj)
+
+    def _collect_source(self, obj: Any) -> None:
+        module = inspect.getmodule(obj)
+        name = getattr(module, "__name__", "__main__")
+        # What is in __main__ is pickled by value; its text changes with every edit of the script.
+        if module is None or name == "__main__" or name.partition(".")[0] in KNOWN_PACKAGES:
+            return
+        with contextlib.suppress(OSError, TypeError):
+            self.sources.add(inspect.getsource(module))
+
+
+# --------------------------------------------------------------------------------------
+# Cache
+# --------------------------------------------------------------------------------------
+
+LazyKey = Callable[[], str]
+
+
+class StageCache:
+    """Arrays, bytes and dicts of them under keys, in the store of a `joblib.Memory`.
+
+    Only the store is joblib's, for its atomic writes, `reduce_size` and `clear`; its memorised
+    functions forget what they hold when a process uses two directories. Keys come as functions
+    that are not called where there is no store, as hashing costs time.
+
+    Parameters
+    ----------
+    memory : str, PathLike, joblib.Memory or None
+        Where to keep what was computed; None keeps nothing.
+
+    Raises
+    ------
+    ValueError
+        If the directory cannot be made.
+    """
+
+    def __init__(self, memory: str | os.PathLike[str] | Memory | None):
+        self._store: Any = None if memory is None else _open(memory).store_backend
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self._store is not None
+
+    def recall(self, stage: str, key: LazyKey, compute: Callable[[], Any]) -> Any:
+        """Return what is kept under `key`, or compute and keep it.
+
+        Of several processes that want the same, one computes and the others wait.
+        """
+        value = self.load(stage, key)
+        if value is None:
+            with self.lock(key):
+                value = self.load(stage, key)
+                if value is None:
+                    value = compute()
+                    self.store(stage, key, value)
+        return value
+
+    def load(self, stage: str, key: LazyKey) -> Any:
+        """Return what is kept, or None; what cannot be read is dropped with a warning."""
+        if self._store is None:
+            return None
+        address = (PACKAGE.name, stage, key())
+        if not self._store.contains_item(address):
+            return None
+        try:
+            item = self._store.load_item(address, verbose=0)
+            if item["key"] == key() and item["digest"] == key_of(item["value"]):
+                return item["value"]
+            fault = "it holds something else"
+        except Exception as error:  # unpickling foreign bytes may raise anything
+            fault = f"{type(error).__name__}: {error}"
+        if self._store.contains_item(address):  # and was not cleared meanwhile
+            warnings.warn(
+                f"The cached {stage} {'/'.join(address)} cannot be used ({fault}) and is computed "
+                "again.",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._store.clear_item(address)
+        return None
+
+    def store(self, stage: str, key: LazyKey, value: Any) -> None:
+        """Keep a value; joblib warns where the disk does not take it."""
+        if self._store is not None:
+            item = {"key": key(), "digest": key_of(value), "value": value}
+            self._store.dump_item((PACKAGE.name, stage, key()), item, verbose=0)
+
+    @contextlib.contextmanager
+    def lock(self, key: LazyKey) -> Iterator[None]:
+        """Hold the key against other processes and threads; the system frees it if we die."""
+        if self._store is None or not os.path.isdir(self._store.location):
+            yield
+            return
+        folder = Path(self._store.location, PACKAGE.name, "locks")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{key()}.lock"
+        with FileLock(path):
+            try:
+                yield
+            finally:
+                # Those who wait for a file that is gone look again.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _open(memory: Any) -> Any:
+    if isinstance(memory, Memory):
+        return memory
+    try:
+        return Memory(os.fspath(memory), verbose=0)
+    except OSError as error:
+        raise ValueError(
+            f"memory={memory!r} cannot be used as a directory ({error}); "
+            "give a path that can be written to."
+        ) from error

@@ -1,0 +1,84 @@
+"""Fits at the same time do not disturb each other, nor anybody's random state."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_classification
+
+from sklearn_diffult import DiffusionBalancer
+
+X, Y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
+
+
+class Dropping(torch.nn.Module):
+    """Draws from torch's global generator."""
+
+    def __init__(self, shape, n_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape[0], shape[0])
+
+    def forward(self, x, noise_level, labels):
+        return torch.nn.functional.dropout(self.layer(x), 0.5, self.training)
+
+
+def jittering(denoise, x, grid, generator):
+    """Draw from torch's global generator while solving."""
+    return denoise(x, grid[0]) + torch.randn_like(x)
+
+
+def rows(seed, **parameters):
+    quick = {"n_steps": 30, "batch_size": 8, "n_solver_steps": 3, "d2_max": None}
+    return DiffusionBalancer(**quick | parameters, random_state=seed).fit_resample(X, Y)[0]
+
+
+@pytest.fixture
+def optimisers_ready():
+    """What torch imports with its first optimiser adds a filter for warnings."""
+    importlib.import_module("torch._dynamo")
+
+
+@pytest.mark.usefixtures("optimisers_ready", "global_state_kept")
+@pytest.mark.parametrize("own", [{}, {"network": Dropping, "solver": jittering}])
+def test_threads_get_what_each_would_get_alone(own):
+    alone = [rows(seed, **own) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda seed: rows(seed, **own), range(3)))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_threads_may_share_a_memory_and_a_checkpoint_directory(tmp_path):
+    kept = {"memory": tmp_path / "memory", "checkpoint": tmp_path / "checkpoint"}
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda seed: rows(seed, **kept), [0, 0, 1]))
+    np.testing.assert_array_equal(together, [rows(0), rows(0), rows(1)])
+    assert len(list((tmp_path / "memory").rglob("training/*/output.pkl"))) == 2
+    assert list((tmp_path / "checkpoint").iterdir()) == []
+
+
+def test_threads_may_generate_from_one_fitted_balancer():
+    balancer = DiffusionBalancer(n_steps=20, batch_size=8, random_state=0).fit(X, Y)
+    alone = [balancer.generate(5, 1, random_state=seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: balancer.generate(5, 1, random_state=seed), range(8)))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_forked_and_spawned_processes_get_what_each_would_get_alone():
+    script = Path(__file__).with_name("fit_in_processes.py")
+    run = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr

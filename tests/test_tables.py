@@ -1,0 +1,186 @@
+"""Both estimators on tables as they come: mixed, with gaps, of text, of categories only."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from imblearn.utils.estimator_checks import check_samplers_nan, check_samplers_string
+
+from sklearn_diffult import DiffusionBalancer, Pipeline, WeightedTorchClassifier
+from sklearn_diffult.training_data import check_training_data, record_columns
+
+QUICK = {
+    "n_steps": 3,
+    "batch_size": 16,
+    "n_solver_steps": 3,
+    "d2_max": None,
+    "d1_min": 0.0,
+    "random_state": 0,
+}
+
+
+def mixed(n=60):
+    """Customers, whose town and gaps depend on the class."""
+    random_state = np.random.RandomState(0)
+    y = np.where(np.arange(n) < n // 4, "leaves", "stays")
+    leaves = y == "leaves"
+    towns = np.where(random_state.rand(n) < np.where(leaves, 0.8, 0.1), "Ulm", "Bonn")
+    towns = np.where(random_state.rand(n) < 0.1, "Kiel", towns)
+    gap = random_state.rand(n) < np.where(leaves, 0.5, 0.1)
+    X = pd.DataFrame(
+        {
+            "age": random_state.randint(18, 90, n),
+            "income": np.exp(2 * random_state.randn(n)),
+            "visits": np.where(gap, np.nan, random_state.poisson(3, n)),
+            "town": towns,
+            "plan": pd.Categorical(random_state.choice(["basic", "pro"], n), ["pro", "basic", "x"]),
+            "calls": pd.array([None if i % 5 == 0 else i % 7 for i in range(n)], dtype="Int64"),
+            "active": random_state.rand(n) < 0.3,
+            "country": "DE",
+        },
+        index=np.arange(n) + 7,
+    )
+    return X, pd.Series(y, index=X.index, name="churn")
+
+
+def assert_balanced(X, y, X_resampled, y_resampled):
+    """Real rows first and untouched, classes even, nothing new in a column."""
+    pd.testing.assert_frame_equal(X_resampled[: len(X)], X.reset_index(drop=True))
+    assert len(set(Counter(y_resampled).values())) == 1
+    for position in range(X.shape[1]):
+        was, now = X.iloc[:, position], X_resampled.iloc[:, position]
+        assert was.isna().any() or not now.isna().any()
+        if pd.api.types.is_numeric_dtype(was.dtype):
+            assert was.min() <= now.min() <= now.max() <= was.max()
+        else:
+            assert set(now.dropna()) <= set(was.dropna())
+
+
+def test_a_mixed_frame_comes_back_balanced_with_its_dtypes_and_its_support():
+    X, y = mixed()
+    assert_balanced(X, y, *DiffusionBalancer(**QUICK).fit_resample(X, y))
+
+
+def test_a_frame_of_categories_only_is_balanced():
+    X, y = mixed()
+    X = X[["town", "plan", "active", "country"]]
+    assert_balanced(X, y, *DiffusionBalancer(**QUICK).fit_resample(X, y))
+    X = X[["country"]]
+    assert_balanced(X, y, *DiffusionBalancer(**QUICK).fit_resample(X, y))
+
+
+@pytest.mark.parametrize("n_rare", [1, 2])
+@pytest.mark.filterwarnings("ignore:Class 'rare' has a single row")
+def test_a_class_of_one_or_two_rows_is_balanced(n_rare):
+    X, _ = mixed()
+    y = np.where(np.arange(60) < n_rare, "rare", "frequent")
+    assert_balanced(X, y, *DiffusionBalancer(**QUICK).fit_resample(X, y))
+
+
+@pytest.mark.parametrize("container", [np.array, np.ndarray.tolist])
+def test_objects_come_back_as_array_or_list(container):
+    frame, y = mixed()
+    rows = frame[["age", "town", "income"]].to_numpy(dtype=object)
+    X = container(rows)
+    X_resampled, _ = DiffusionBalancer(**QUICK).fit_resample(X, y.tolist())
+    assert type(X_resampled) is type(X)
+    assert (np.array(X_resampled[:60], dtype=object) == rows).all()
+    assert {tuple(map(type, row)) for row in X_resampled} == {(int, str, float)}
+
+
+def test_the_checks_of_imbalanced_learn_on_text_and_on_missing_values_pass():
+    balancer = DiffusionBalancer(**QUICK)
+    check_samplers_string("DiffusionBalancer", balancer)
+    check_samplers_nan("DiffusionBalancer", balancer)
+
+
+def test_gaps_and_categories_are_about_as_frequent_as_in_the_class():
+    X, y = mixed(400)
+    X = X[["income", "visits", "town", "active"]]
+    balancer = DiffusionBalancer(n_steps=300, batch_size=64, guidance_scale=1.0, random_state=0)
+    balancer.fit(X, y)
+    for label in ("leaves", "stays"):
+        real, new = X[y == label], balancer.generate(400, label)
+        assert new["visits"].isna().mean() == pytest.approx(real["visits"].isna().mean(), abs=0.12)
+        for town in ("Ulm", "Bonn", "Kiel"):
+            share = (real["town"] == town).mean()
+            assert (new["town"] == town).mean() == pytest.approx(share, abs=0.12)
+        quartiles = [0.25, 0.5, 0.75]
+        ranks = np.searchsorted(np.sort(real["income"]), new["income"].quantile(quartiles))
+        np.testing.assert_allclose(ranks / len(real), quartiles, atol=0.15)
+
+
+def test_checked_training_data_follow_the_choice_of_categories():
+    X = np.tile([[1.0, 0.5], [2.0, 1.5], [4.0, 2.5]], (4, 1))
+    y = np.arange(12) % 2
+    assert check_training_data(X, y).encoded.shape == (12, 2)
+    assert check_training_data(X, y, categorical_features=[0]).encoded.shape == (12, 4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "recorded"),
+    [(["a", "b"], ["a", "b"]), (["a", "a"], None), (["a", 1], None), ([0, 1], None)],
+)
+def test_names_of_columns_are_recorded_where_scikit_learn_takes_them(columns, recorded):
+    estimator = DiffusionBalancer()
+    record_columns(estimator, pd.DataFrame(np.eye(2), columns=columns))
+    assert estimator.n_features_in_ == 2
+    assert (
+        estimator.feature_names_in_.tolist() == recorded
+        if recorded
+        else not hasattr(estimator, "feature_names_in_")
+    )
+
+
+# Classifier ---------------------------------------------------------------------------
+
+
+def classifier(**parameters):
+    return WeightedTorchClassifier(**{"n_steps": 100, "random_state": 0} | parameters)
+
+
+def test_the_classifier_learns_from_text_and_from_gaps():
+    X, y = mixed(200)
+    for columns in (["town"], ["visits"], list(X.columns)):
+        fitted = classifier().fit(X[columns], y)
+        assert fitted.score(X[columns], y) > 0.75
+        order = np.random.RandomState(0).permutation(200)
+        np.testing.assert_array_equal(
+            fitted.predict_proba(X[columns].iloc[order]), fitted.predict_proba(X[columns])[order]
+        )
+
+
+def test_the_classifier_takes_gaps_where_it_saw_none_but_no_unseen_category():
+    X, y = mixed()
+    X = X[["income", "town"]].copy()
+    fitted = classifier(n_steps=5).fit(X, y)
+    X.iloc[3, 0] = np.nan
+    assert np.isfinite(fitted.predict_proba(X)).all()
+    X.iloc[4, 1] = "Rom"
+    with pytest.raises(ValueError, match="column 'town' of X holds 'Rom'"):
+        fitted.predict(X)
+
+
+@pytest.mark.parametrize("kind", ["array", "objects", "lists", "text"])
+def test_the_classifier_takes_tables_in_any_container(kind):
+    frame, y = mixed()
+    X = {
+        "array": frame[["age", "visits"]].to_numpy(),
+        "objects": frame[["age", "town"]].to_numpy(dtype=object),
+        "lists": frame[["age", "town"]].to_numpy(dtype=object).tolist(),
+        "text": frame[["town"]].to_numpy(dtype=str),
+    }[kind]
+    fitted = classifier(n_steps=5).fit(X, y.tolist(), np.arange(60) % 3)
+    assert fitted.predict_proba(X).shape == (60, 2)
+    assert fitted.n_features_in_ == len(X[0])
+    with pytest.raises(ValueError, match="X has 3 features"):
+        fitted.predict([[1, 2, 3]] * 2)
+
+
+def test_a_mixed_frame_goes_through_the_pipeline():
+    X, y = mixed()
+    pipeline = Pipeline([("balance", DiffusionBalancer(**QUICK)), ("clf", classifier(n_steps=5))])
+    assert pipeline.fit(X, y).predict(X).shape == (60,)
