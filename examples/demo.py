@@ -7,6 +7,7 @@ fashion-mnist, ``SEEDS`` the number of seeds.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import time
@@ -38,6 +39,8 @@ class Setting:
     many_more_than: int
     few_less_than: int
     n_seeds: int
+    n_classifier_steps: int
+    n_diffusion_steps: int | str
 
 
 def digits(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -55,14 +58,14 @@ def fashion_mnist(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 SETTINGS = {
-    "digits": Setting(digits, 20, None, many_more_than=40, few_less_than=15, n_seeds=3),
-    "fashion-mnist": Setting(fashion_mnist, 100, 1000, 100, 20, n_seeds=1),
+    "digits": Setting(digits, 20, None, 40, 15, 3, n_classifier_steps=400, n_diffusion_steps=800),
+    "fashion-mnist": Setting(
+        fashion_mnist, 100, 1000, 100, 20, 1, n_classifier_steps=1000, n_diffusion_steps="auto"
+    ),
 }
 
 
-def classifier(seed: int, **parameters: Any) -> WeightedTorchClassifier:
-    """Build the classifier that every method gets, with the same number of steps."""
-    return WeightedTorchClassifier(n_steps=400, random_state=seed, **parameters)
+Build = Callable[..., WeightedTorchClassifier]
 
 
 def over_sampled(sampler: Any, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,18 +75,18 @@ def over_sampled(sampler: Any, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray
 
 
 def fit_all(
-    X: np.ndarray, y: np.ndarray, seed: int
+    X: np.ndarray, y: np.ndarray, seed: int, classifier: Build
 ) -> dict[str, Callable[[], WeightedTorchClassifier]]:
     """Return one function per method that fits the classifier its way."""
     neighbours = min(5, np.bincount(y).min() - 1)
     return {
-        "cross-entropy": lambda: classifier(seed).fit(X, y),
-        "class weights": lambda: classifier(seed, class_weight="balanced").fit(X, y),
-        "Balanced Softmax": lambda: classifier(seed, logit_adjustment=1.0).fit(X, y),
-        "random over-sampling": lambda: classifier(seed).fit(
+        "cross-entropy": lambda: classifier().fit(X, y),
+        "class weights": lambda: classifier(class_weight="balanced").fit(X, y),
+        "Balanced Softmax": lambda: classifier(logit_adjustment=1.0).fit(X, y),
+        "random over-sampling": lambda: classifier().fit(
             *over_sampled(RandomOverSampler(random_state=seed), X, y)
         ),
-        "SMOTE": lambda: classifier(seed).fit(
+        "SMOTE": lambda: classifier().fit(
             *over_sampled(SMOTE(k_neighbors=neighbours, random_state=seed), X, y)
         ),
     }
@@ -116,13 +119,19 @@ def main() -> None:
             seconds = time.perf_counter() - began
             print(f"  {method:<22} {score.balanced_accuracy:.3f}   ({seconds:.0f} s)", flush=True)
 
-        for method, fit in fit_all(X, y, seed).items():
+        # The same for every method, with the same number of steps.
+        classifier = functools.partial(
+            WeightedTorchClassifier, n_steps=setting.n_classifier_steps, random_state=seed
+        )
+        for method, fit in fit_all(X, y, seed, classifier).items():
             began = time.perf_counter()
             record(method, fit(), began)
         began = time.perf_counter()
-        balancer = DiffusionBalancer(random_state=seed, verbose=1)
+        balancer = DiffusionBalancer(
+            n_steps=setting.n_diffusion_steps, random_state=seed, verbose=1
+        )
         X_res, y_res, weights = balancer.fit_resample_weighted(X, y)
-        record("DiffusionBalancer", classifier(seed).fit(X_res, y_res, weights), began)
+        record("DiffusionBalancer", classifier().fit(X_res, y_res, weights), began)
         if seed == 0:
             pictures = save_pictures(balancer, X_res, y_res, name)
 
