@@ -166,8 +166,11 @@ class FilterDisplay:
         labels = sorted(n_rejected, key=lambda label: n_rejected[label], reverse=True)
         labels = sorted(labels[:n_classes])
         images = _pictures(X, balancer.codec_)
+        # Rows that passed come first; rejected ones that fill a class up follow.
+        n_kept = {label: min(n_columns, balancer.filter_report_[label]["kept"]) for label in labels}
         kept = {
-            label: images[(y == label) & balancer.synthetic_mask_][:n_columns] for label in labels
+            label: images[(y == label) & balancer.synthetic_mask_][: n_kept[label]]
+            for label in labels
         }
         rejected = {
             label: _pictures(examples[label][0], balancer.codec_)[:n_columns]

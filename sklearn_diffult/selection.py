@@ -159,7 +159,7 @@ def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> st
     """Say which classes got too few rows that pass, and what to change; "" if none did."""
     lacking = [
         f"class {label!r}: {report['filled']} rejected rows used all the same, "
-        f"{report['shortfall']} rows missing"
+        f"{report['shortfall']} rows missing, {_most_rejected(report)}"
         for label, report in reports.items()
         if report["filled"] or report["shortfall"]
     ]
@@ -167,7 +167,15 @@ def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> st
         return ""
     return (
         f"After max_rounds={max_rounds} too few rows had passed the filters "
-        f"({'; '.join(lacking)}). Raise max_rounds, n_steps or the thresholds d1_max, d2_max, "
-        "d3_max, or lower d1_min; filter_report_ says what was rejected by which, and on_shortfall "
-        "what to do about it."
+        f"({'; '.join(lacking)}). Raise max_rounds, or the maximum d1_max, d2_max or d3_max that "
+        "rejects most; against near-copies lower n_steps or d1_min. filter_report_ says what was "
+        "rejected by which, and on_shortfall what to do about it."
     )
+
+
+def _most_rejected(report: dict[str, int]) -> str:
+    rejected = {key: n for key, n in report.items() if key.startswith("rejected_")}
+    worst = max(rejected, key=lambda key: rejected[key], default="")
+    if not worst:
+        return "none rejected"
+    return f"{rejected[worst]} of {report['generated']} rejected as {worst[9:].replace('_', ' ')}"

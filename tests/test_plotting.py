@@ -51,11 +51,11 @@ def test_flat_rows_and_colour_images_can_be_drawn():
     assert shown(display.figure_.axes[0])[0].shape == (8, 9, 3)
 
 
-def balancer_that_rejected(examples):
+def balancer_that_rejected(examples, kept=4):
     balancer = DiffusionBalancer()
     balancer.codec_ = ImageCodec().fit(X)
     balancer.synthetic_mask_ = SYNTHETIC
-    balancer.filter_report_ = {1: {"generated": 5}}
+    balancer.filter_report_ = {1: {"generated": 5, "kept": kept}}
     balancer.rejected_examples_ = examples
     return balancer
 
@@ -65,6 +65,11 @@ def test_rejected_rows_carry_their_reasons():
     display = FilterDisplay.from_balancer(balancer, X, Y).plot()
     titles = [ax.get_title() for ax in display.figure_.axes if ax.get_title()]
     assert titles == ["d2", "d1 near_copy"]
+
+
+def test_rejected_rows_that_fill_a_class_up_are_not_shown_as_kept():
+    display = FilterDisplay.from_balancer(balancer_that_rejected({}, kept=1), X, Y)
+    assert {label: len(images) for label, images in display.kept.items()} == {1: 1}
 
 
 def test_a_balancer_that_rejected_nothing_shows_what_it_kept_and_says_none():

@@ -45,7 +45,7 @@ class ImageCodec:
 
     Notes
     -----
-    uint8 spans 0 to 255; every other dtype spans the range observed by ``fit``, and decoded values
+    -1 and 1 stand for the lowest and highest value that ``fit`` observed, and decoded values
     are clipped to that span. As each side has at least 8 pixels and the channels are 1, 3 or 4,
     channels-first and channels-last can always be told apart.
     """
@@ -237,7 +237,7 @@ def _layout(shape: tuple[int, ...]) -> str:
 
 
 def _span(pixels: np.ndarray) -> tuple[float, float]:
-    if pixels.dtype == np.uint8:
-        return 0.0, 255.0
+    # uint8 too: digits of 16 grey levels in bytes would otherwise fill a sixteenth of the range,
+    # and drown in what little noise a model leaves.
     low, high = float(pixels.min()), float(pixels.max())
     return low, high if high > low else low + 1.0

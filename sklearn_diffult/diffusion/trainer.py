@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from sklearn_diffult.diffusion.regularizers import Regularizer, RegularizerInput
 from sklearn_diffult.diffusion.sigma import LogNormalSigma
 
 CHECK_EVERY = 25
-# A copy of all state, so not at every check.
+# All state is written down, so not at every check.
 KEEP_EVERY = 20 * CHECK_EVERY
 
 
@@ -125,7 +126,14 @@ def train(
     """
     bar = progress(plan.n_steps, "train diffusion", verbose)
     signals = DeferredSignals(checkpoint is not None)
-    with bar, explain_out_of_memory("batch_size"), repeatable(device), signals:
+    with (
+        bar,
+        explain_out_of_memory("batch_size"),
+        repeatable(device),
+        signals,
+        # In memory, what to go back to would take as much as all that is trained.
+        tempfile.TemporaryFile() as kept,
+    ):
         denoiser = denoiser.to(device).train()
         if not getattr(denoiser.network, "takes_augmentation", False):
             plan = replace(plan, augmentation=0.0)
@@ -133,7 +141,7 @@ def train(
             clean, labels, plan, noise, n_classes=denoiser.n_classes, seed=seed, device=device
         )
         generators = (*batches.generators, *foreign_generators)
-        training = _Training(denoiser, batches, plan, noise, generators, device, dtype)
+        training = _Training(denoiser, batches, plan, noise, generators, device, dtype, kept)
         if checkpoint is not None:
             training.resume(checkpoint)
         try:
@@ -175,6 +183,7 @@ class _Training:
         generators: Sequence[torch.Generator],
         device: torch.device,
         dtype: torch.dtype,
+        kept: IO[bytes],
     ):
         self.step = 0
         self.losses: list[float] = []
@@ -188,7 +197,8 @@ class _Training:
         self._rate = plan.learning_rate
         self._micro_batch = plan.batch_size
         self._started = time.perf_counter()
-        self._good = self._copy_if_finite()
+        self._kept, self._is_kept = kept, False
+        self._is_kept = self._keep_if_finite()
 
     @property
     def rows_per_second(self) -> float:
@@ -220,7 +230,7 @@ class _Training:
             return
         self.losses += unread
         if self.step % KEEP_EVERY == 0:
-            self._good = self._copy_if_finite() or self._good
+            self._is_kept = self._keep_if_finite()
 
     def result(self) -> TrainingResult:
         """Return what was reached; training is over then."""
@@ -272,25 +282,34 @@ class _Training:
         except Exception as error:  # whatever a state of other shapes leads to
             checkpoint.warn_unusable(f"{type(error).__name__}: {error}")
             self._load(before)
-        self._good = self._copy_if_finite()
+        self._is_kept = self._keep_if_finite()
 
-    def _copy_if_finite(self) -> dict[str, Any] | None:
+    def _keep_if_finite(self) -> bool:
+        """Keep the state to go back to, if it is good; tell whether there is one."""
         tensors: list[Tensor] = [*self._denoiser.parameters(), *self._average.module.parameters()]
         for moments in self._optimizer.state.values():
             tensors += [moment for moment in moments.values() if isinstance(moment, Tensor)]
         norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
-        is_finite = torch.stack([norm.float() for norm in norms]).isfinite().all()
-        return copy.deepcopy(self.state()) if is_finite else None
+        if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+            return self._is_kept
+        try:
+            self._kept.seek(0)
+            self._kept.truncate()
+            torch.save(self.state(), self._kept)
+        except (OSError, RuntimeError):  # torch's way of saying that the disk is full
+            return False
+        return True
 
     def _go_back(self, losses: list[float]) -> None:
         found = next(loss for loss in losses if not math.isfinite(loss))
         step = self.step - len(losses) + losses.index(found) + 1
-        if self._good is None or self._rate < self._plan.learning_rate:
+        if not self._is_kept or self._rate < self._plan.learning_rate:
             raise FloatingPointError(
                 f"The diffusion loss became {found} at step {step}. Lower learning_rate, "
                 "use precision='float32', or look for extreme values in X."
             )
-        self._load(self._good)
+        self._kept.seek(0)
+        self._load(torch.load(self._kept, map_location="cpu", weights_only=True))
         self._rate /= 2
         warnings.warn(
             f"The diffusion loss became {found} at step {step}; training goes on from step "
