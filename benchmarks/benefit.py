@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cases import cpu_name
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from report import read_records, write_report
 from sklearn.datasets import load_digits
@@ -214,11 +214,8 @@ def measure(method: str, task: Task, n_steps: int) -> Record:
 
 def machine() -> Record:
     """Say where and with what the numbers were made."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.machine(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": date.today().isoformat(),

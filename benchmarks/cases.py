@@ -111,12 +111,12 @@ def measure_machine(request: Request) -> Reply:
         "flops_per_second": max(speeds.values()),
         "by_kernel": speeds,
         "precision": str(dtype).removeprefix("torch."),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

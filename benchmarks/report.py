@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from sklearn_diffult.metrics.shots import shot_masks
+
 Record = dict[str, Any]
 
 GROUPS = ("all", "many", "medium", "few")
@@ -24,8 +26,7 @@ def read_records(path: Path) -> list[Record]:
 def shot_accuracies(record: Record, shots: tuple[int, int]) -> dict[str, float]:
     """Mean recall in % over all classes, and over those with many, a medium number and few rows."""
     recalls, counts = 100 * np.array(record["recalls"]), np.array(record["n_rows"])
-    many, few = counts > shots[0], counts < shots[1]
-    masks = {"all": counts > 0, "many": many, "medium": ~many & ~few, "few": few}
+    masks = {"all": counts > 0} | shot_masks(counts, *shots)
     return {
         group: float(recalls[mask].mean()) if mask.any() else np.nan
         for group, mask in masks.items()

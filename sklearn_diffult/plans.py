@@ -22,7 +22,7 @@ from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import TrainingPlan
 from sklearn_diffult.filters import FilterPlan
-from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, IMAGE_NETWORKS
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, named_network
 from sklearn_diffult.training_data import TrainingData
 from sklearn_diffult.weights import WEIGHTINGS
 
@@ -101,14 +101,7 @@ def build_network(
                 "torch.nn.Module; wrap a module as network=lambda shape, n_classes: module."
             )
         return network
-    default = "unet" if data.codec.is_image else "mlp"
-    name = default if choice == "auto" else choice
-    if (name in IMAGE_NETWORKS) != data.codec.is_image:
-        raise ValueError(
-            f"network={name!r} does not fit encoded rows of shape {shape}; "
-            f"use 'auto' or {default!r}."
-        )
-    factory = DENOISER_NETWORKS[name]
+    factory = named_network(choice, shape, data.codec.is_image)
     return build(lambda: factory(shape, n_classes), new_generator(seed))
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_diffult._files import replace_file
 from sklearn_diffult.codecs import ImageCodec, TableCodec
+from sklearn_diffult.codecs.states import plain
 from sklearn_diffult.diffusion.denoiser import Denoiser
-from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, IMAGE_NETWORKS
+from sklearn_diffult.networks.denoisers import named_network
 
 # The one key of the file's metadata: with several, equal models would be unequal files.
 KEY = "sklearn_diffult.DiffusionBalancer"
@@ -92,7 +92,7 @@ class Savable:
                 _check_version(content)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _restore(cls, content, tensors)
-        except (SafetensorError, InvalidParameterError, *_SIGNS_OF_DAMAGE) as error:
+        except (SafetensorError, *_SIGNS_OF_DAMAGE) as error:
             raise ValueError(
                 f"{os.fspath(path)!r} cannot be loaded as a saved DiffusionBalancer: {error}."
             ) from error
@@ -136,7 +136,7 @@ def _describe(balancer: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         "sigma_data": balancer.denoiser_.sigma_data,
         "classes": _labels_to_state(balancer.classes_),
         "rows_to_generate": [
-            [_plain(label, "a label"), int(n)] for label, n in balancer.sampling_strategy_.items()
+            [plain(label, "label"), int(n)] for label, n in balancer.sampling_strategy_.items()
         ],
         "rows_per_second": float(balancer.rows_per_second_),
         "n_features": getattr(balancer, "n_features_in_", None),
@@ -199,12 +199,10 @@ def _restore_denoiser(
     state: dict[str, torch.Tensor],
 ) -> Denoiser:
     """Build the named network around the tensors of the file, once their shapes are seen to fit."""
-    name = ("unet" if codec.is_image else "mlp") if choice == "auto" else choice
-    if (name in IMAGE_NETWORKS) != codec.is_image:
-        raise ValueError(f"its network {name!r} does not fit its rows")
+    factory = named_network(choice, codec.sample_shape, codec.is_image)
     # Without memory: shapes that a hostile file claims must not be allocated.
     with torch.device("meta"):
-        network = DENOISER_NETWORKS[name](codec.sample_shape, n_classes)
+        network = factory(codec.sample_shape, n_classes)
         denoiser = Denoiser(network, sigma_data, n_classes)
     wanted = {key: (tensor.shape, tensor.dtype) for key, tensor in denoiser.state_dict().items()}
     found = {key: (tensor.shape, tensor.dtype) for key, tensor in state.items()}
@@ -221,7 +219,7 @@ def _restore_denoiser(
 def _labels_to_state(classes: np.ndarray) -> dict[str, Any]:
     return {
         "dtype": classes.dtype.str,
-        "labels": [_plain(label, "a label") for label in classes.tolist()],
+        "labels": [plain(label, "label") for label in classes.tolist()],
     }
 
 
@@ -229,33 +227,22 @@ def _labels_from_state(state: dict[str, Any]) -> np.ndarray:
     dtype, labels = np.dtype(state["dtype"]), state["labels"]
     if dtype.kind not in LABEL_KINDS or not isinstance(labels, list) or len(labels) < 2:
         raise ValueError("its labels are none")
-    return np.array([_plain(label, "a label") for label in labels], dtype=dtype)
+    return np.array([plain(label, "label") for label in labels], dtype=dtype)
 
 
 def _plain_parameter(name: str, value: Any) -> Any:
     """Return what JSON gives back as it was; a mapping and a tuple by their items."""
     if isinstance(value, Mapping):
-        return {"items": [[_plain(k, name), _plain(v, name)] for k, v in value.items()]}
+        return {"items": [[plain(k, name), plain(v, name)] for k, v in value.items()]}
     if isinstance(value, tuple | list):
-        return [_plain(item, name) for item in value]
-    return _plain(value, name)
+        return [plain(item, name) for item in value]
+    return plain(value, name)
 
 
 def _parameter_from_state(value: Any) -> Any:
     if isinstance(value, dict):
         return dict(value["items"])
     return tuple(value) if isinstance(value, list) else value
-
-
-def _plain(value: Any, what: str) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise TypeError(
-        f"{what} {value!r} cannot be saved: only text, numbers and booleans can, as a saved file "
-        "holds no code. Change it with set_params, or use pickle or joblib for your own use."
-    )
 
 
 def _check_header(path: str | os.PathLike[str]) -> None:

@@ -178,4 +178,5 @@ def _most_rejected(report: dict[str, int]) -> str:
     worst = max(rejected, key=lambda key: rejected[key], default="")
     if not worst:
         return "none rejected"
-    return f"{rejected[worst]} of {report['generated']} rejected as {worst[9:].replace('_', ' ')}"
+    name = worst.removeprefix("rejected_").replace("_", " ")
+    return f"{rejected[worst]} of {report['generated']} rejected as {name}"

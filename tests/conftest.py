@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import random
 import warnings
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+
+import sklearn_diffult.evidence
+from sklearn_diffult import WeightedTorchClassifier
 
 
 def _global_state() -> dict[str, object]:
@@ -41,3 +45,13 @@ def routing() -> Iterator[None]:
     """Run the test with scikit-learn's metadata routing on."""
     with sklearn.config_context(enable_metadata_routing=True):
         yield
+
+
+@pytest.fixture
+def short_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filters' classifiers take three steps instead of hundreds."""
+    monkeypatch.setattr(
+        sklearn_diffult.evidence,
+        "WeightedTorchClassifier",
+        functools.partial(WeightedTorchClassifier, n_steps=3),
+    )

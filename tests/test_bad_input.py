@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 
 import numpy as np
 import pandas as pd
@@ -44,16 +43,6 @@ def fitted_state(estimator):
     columns = {"n_features_in_", "feature_names_in_"}
     parameters = set(estimator.get_params())
     return {k: v for k, v in vars(estimator).items() if k not in columns | parameters}
-
-
-@pytest.fixture
-def short_classifiers(monkeypatch):
-    """The filters' classifiers take three steps instead of hundreds."""
-    monkeypatch.setattr(
-        sklearn_diffult.evidence,
-        "WeightedTorchClassifier",
-        functools.partial(WeightedTorchClassifier, n_steps=3),
-    )
 
 
 @pytest.fixture

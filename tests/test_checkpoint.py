@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_networks import Dropping
 from sklearn.datasets import make_classification
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -128,15 +129,6 @@ def test_what_user_callables_draw_from_torchs_global_generator_goes_on_too(tmp_p
         signal.signal(signal.SIGTERM, before)
     resumed = balancer(**parameters, checkpoint=tmp_path).fit(X, Y)
     assert_same_model(resumed, expected)
-
-
-class Dropping(torch.nn.Module):
-    def __init__(self, shape, n_classes):
-        super().__init__()
-        self.layer = torch.nn.Linear(shape[0], shape[0])
-
-    def forward(self, x, noise_level, labels):
-        return torch.nn.functional.dropout(self.layer(x), 0.5, self.training)
 
 
 def noisy_regularizer(batch):

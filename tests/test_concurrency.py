@@ -12,22 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_networks import Dropping
 from sklearn.datasets import make_classification
 
 from sklearn_diffult import DiffusionBalancer
 
 X, Y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
-
-
-class Dropping(torch.nn.Module):
-    """Draws from torch's global generator."""
-
-    def __init__(self, shape, n_classes):
-        super().__init__()
-        self.layer = torch.nn.Linear(shape[0], shape[0])
-
-    def forward(self, x, noise_level, labels):
-        return torch.nn.functional.dropout(self.layer(x), 0.5, self.training)
 
 
 def jittering(denoise, x, grid, generator):

@@ -22,7 +22,6 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-import sklearn_diffult.evidence
 from sklearn_diffult import DiffusionBalancer, Pipeline, WeightedTorchClassifier
 from sklearn_diffult import _stage_cache as cache_module
 from sklearn_diffult._stage_cache import StageCache, key_of
@@ -41,15 +40,6 @@ def entries(memory):
     """Number of entries by stage."""
     found = collections.Counter(path.parts[-3] for path in memory.rglob("output.pkl"))
     return collections.defaultdict(int, found)
-
-
-@pytest.fixture
-def short_classifiers(monkeypatch):
-    monkeypatch.setattr(
-        sklearn_diffult.evidence,
-        "WeightedTorchClassifier",
-        functools.partial(WeightedTorchClassifier, n_steps=3),
-    )
 
 
 @pytest.fixture

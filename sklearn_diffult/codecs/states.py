@@ -21,6 +21,7 @@ from sklearn_diffult.codecs.containers import is_dataframe
 
 State = tuple[dict[str, Any], dict[str, np.ndarray]]
 
+_NAME = "column name"
 _KNOTS = ("values", "low", "middle", "high")
 
 
@@ -36,7 +37,7 @@ def column_to_state(codec: ColumnCodec) -> tuple[dict[str, Any], np.ndarray | No
         flags = {"is_whole": codec.is_whole, "is_discrete": codec.is_discrete}
         return {"number": flags}, np.stack([getattr(codec, name) for name in _KNOTS])
     if isinstance(codec, CategoryColumn):
-        categories = [_plain(each) for each in codec.categories]
+        categories = [plain(each, "category") for each in codec.categories]
         return {"category": {"categories": categories, "is_one_hot": codec.is_one_hot}}, None
     raise TypeError(f"{type(codec).__name__} is no codec of a column.")
 
@@ -65,10 +66,12 @@ def template_to_state(template: Any) -> dict[str, Any]:
         return {
             "frame": [_dtype_to_state(dtype) for dtype in template.dtypes],
             "columns": [
-                [_plain(part) for part in name] if isinstance(name, tuple) else _plain(name)
+                [plain(part, _NAME) for part in name]
+                if isinstance(name, tuple)
+                else plain(name, _NAME)
                 for name in template.columns
             ],
-            "names": [_plain(name) for name in template.columns.names],
+            "names": [plain(name, _NAME) for name in template.columns.names],
         }
     if isinstance(template, list):
         return {"list": True}
@@ -96,7 +99,7 @@ def template_from_state(state: dict[str, Any]) -> Any:
 def _dtype_to_state(dtype: Any) -> Any:
     if not hasattr(dtype, "categories"):
         return str(dtype)
-    categories = [_plain(each) for each in dtype.categories]
+    categories = [plain(each, "category") for each in dtype.categories]
     return {"categories": categories, "of": str(dtype.categories.dtype), "ordered": dtype.ordered}
 
 
@@ -123,13 +126,20 @@ def missing_from_state(state: str) -> Any:
     return None if state == "NoneType" else float("nan")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value that JSON gives back as it was."""
+def plain(value: Any, what: str) -> Any:
+    """Return a value that JSON gives back as it was.
+
+    Raises
+    ------
+    TypeError
+        If it is no text, number or boolean; `what` names it.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, str | int | float):
         return value
     raise TypeError(
-        f"{value!r} is a {type(value).__name__}; only text, numbers and booleans can be saved as "
-        "names or categories. Rename or recode it, or use pickle."
+        f"{what} {value!r} cannot be saved: it is a {type(value).__name__}; only text, numbers and "
+        "booleans can, as a saved file holds no code. Change it, or use pickle or joblib for your "
+        "own use."
     )

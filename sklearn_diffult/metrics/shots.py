@@ -67,7 +67,7 @@ def shot_groups(
     {'many': ['cat'], 'medium': ['dog'], 'few': ['emu']}
     """
     classes, counts = np.unique(_labels("y_train", y_train), return_counts=True)
-    masks = _shot_masks(counts, many_more_than, few_less_than)
+    masks = shot_masks(counts, many_more_than, few_less_than)
     return {name: classes[mask] for name, mask in masks.items()}
 
 
@@ -115,7 +115,7 @@ def shot_scores(
     classes, recalls = _recalls(true, predicted)
     trained = _labels("y_train", y_train)
     n_trained = np.array([np.sum(trained == label) for label in classes])
-    groups = _shot_masks(n_trained, many_more_than, few_less_than)
+    groups = shot_masks(n_trained, many_more_than, few_less_than)
     return ShotScores(
         balanced_accuracy=float(recalls.mean()),
         **{name: _mean_recall(recalls[mask]) for name, mask in groups.items()},
@@ -197,9 +197,10 @@ def _labels(name: str, values: ArrayLike) -> np.ndarray:
     return labels
 
 
-def _shot_masks(
+def shot_masks(
     counts: np.ndarray, many_more_than: int, few_less_than: int
 ) -> dict[str, np.ndarray]:
+    """Mark the classes of each shot group by their training counts."""
     if few_less_than > many_more_than + 1:
         raise ValueError(
             f"few_less_than={few_less_than} and many_more_than={many_more_than} overlap: "

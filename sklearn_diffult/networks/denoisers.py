@@ -39,3 +39,21 @@ DENOISER_NETWORKS: dict[str, NetworkFactory] = {
     "mlp": _mlp,
 }
 IMAGE_NETWORKS = ("unet", "unet_large")
+
+
+def named_network(name: str, sample_shape: tuple[int, ...], is_image: bool) -> NetworkFactory:
+    """Return a line of the table, for ``"auto"`` the one that suits the rows.
+
+    Raises
+    ------
+    ValueError
+        If the network is for images and the rows are a table, or the other way round.
+    """
+    default = "unet" if is_image else "mlp"
+    name = default if name == "auto" else name
+    if (name in IMAGE_NETWORKS) != is_image:
+        raise ValueError(
+            f"network={name!r} does not fit encoded rows of shape {sample_shape}; "
+            f"use 'auto' or {default!r}."
+        )
+    return DENOISER_NETWORKS[name]
