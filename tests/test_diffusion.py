@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sklearn_diffult._torch import build, new_generator
 from sklearn_diffult.augmentations import N_CONDITIONS
@@ -15,7 +17,13 @@ from sklearn_diffult.diffusion.denoiser import Denoiser, add_noise, mean_square
 from sklearn_diffult.diffusion.ema import ExponentialMovingAverage
 from sklearn_diffult.diffusion.generation import GenerationPlan, generate, starting_noise
 from sklearn_diffult.diffusion.guidance import guided
-from sklearn_diffult.diffusion.regularizers import REGULARIZERS
+from sklearn_diffult.diffusion.regularizers import (
+    REGULARIZERS,
+    RegularizerInput,
+    bottleneck_features,
+    cbdm,
+    coral,
+)
 from sklearn_diffult.diffusion.sigma import LogNormalSigma, sigma_grid
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import (
@@ -23,6 +31,7 @@ from sklearn_diffult.diffusion.trainer import (
     learning_rate_factor,
     train,
 )
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
 from sklearn_diffult.networks.mlp import MLP
 from sklearn_diffult.networks.unet import UNet
 
@@ -270,16 +279,15 @@ def test_the_unet_hears_changes_and_a_change_of_zero_is_none():
     assert not torch.allclose(plain, network(x, level, labels, torch.ones(2, N_CONDITIONS)))
 
 
-def test_cbdm_at_tau_zero_equals_plain_training_bit_for_bit():
+@pytest.mark.parametrize("name", ["cbdm", "coral"])
+def test_a_regulariser_of_strength_zero_equals_plain_training_bit_for_bit(name):
     plain = trained(plan_with())
-    cbdm = trained(plan_with(regularizer=REGULARIZERS["cbdm"], regularizer_strength=0.0))
-    assert torch.equal(parameters_of(plain), parameters_of(cbdm))
-    assert np.array_equal(plain.loss_curve, cbdm.loss_curve)
+    regular = trained(plan_with(regularizer=REGULARIZERS[name], regularizer_strength=0.0))
+    assert torch.equal(parameters_of(plain), parameters_of(regular))
+    assert np.array_equal(plain.loss_curve, regular.loss_curve)
 
 
 def test_cbdm_penalty_is_the_formula_on_hand_made_predictions():
-    from sklearn_diffult.diffusion.regularizers import RegularizerInput, cbdm
-
     class ByLabel(torch.nn.Module):
         null_label = 9
 
@@ -302,6 +310,68 @@ def test_cbdm_penalty_is_the_formula_on_hand_made_predictions():
     )
     # weight 2, t/T 0.5, squared difference 9, factor 1 + 1/4; no label, no penalty.
     assert penalty.tolist() == [0.0, 2 * 0.5 * 9 * 1.25, 0.0]
+
+
+def penalty_of_coral(features, labels, quantiles, null_label=9):
+    denoiser = SimpleNamespace(null_label=null_label)
+    n = len(labels)
+    unused = torch.zeros(n)
+    return coral(
+        RegularizerInput(
+            denoiser, unused, unused, labels, unused, unused, quantiles, features=features
+        )
+    )
+
+
+def test_coral_penalty_is_the_formula_on_orthogonal_classes():
+    features = 5 * torch.eye(2)[torch.tensor([0, 0, 1, 1, 0])]
+    labels = torch.tensor([0, 0, 1, 1, 9])
+    quantiles = torch.tensor([0.0, 0.3, 0.0, 0.6, 0.0])
+    # One row of the own class at cosine 1, two of the other at cosine 0; no label, no part.
+    surprise = -math.log(math.exp(10) / (math.exp(10) + 2))
+    wanted = surprise * torch.tensor([1, math.exp(-1), 1, math.exp(-2), 0])
+    torch.testing.assert_close(penalty_of_coral(features, labels, quantiles), wanted)
+
+
+def test_coral_is_finite_where_no_row_has_company():
+    for labels in ([0, 1], [9, 9], [0, 9]):
+        features = torch.ones(2, 3, requires_grad=True)
+        penalty = penalty_of_coral(features, torch.tensor(labels), torch.zeros(2))
+        penalty.sum().backward()
+        assert penalty.tolist() == [0, 0]
+        assert torch.isfinite(features.grad).all()
+
+
+def test_coral_pulls_the_bottleneck_s_classes_apart():
+    clean = torch.randn(200, 2, generator=new_generator(0))
+    labels = torch.arange(200) % 2
+    same = labels[:, None] == labels
+    gaps = []
+    for regularizer in (None, coral):
+        plan = plan_with(n_steps=500, regularizer=regularizer)
+        network = trained(plan, clean, labels, width=32).denoiser.network
+        with bottleneck_features(network) as found, torch.no_grad():
+            network(clean, torch.full((200,), -1.0), labels)
+        directions = F.normalize(found[0], dim=1)
+        cosines = directions @ directions.T
+        gaps.append(float(cosines[same].mean() - cosines[~same].mean()))
+    assert gaps[0] < 0.2
+    assert gaps[1] > 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (5,)])
+def test_the_networks_have_one_vector_a_row_in_their_bottleneck(shape):
+    network = DENOISER_NETWORKS["unet" if len(shape) == 3 else "mlp"](shape, 2)
+    with bottleneck_features(network) as found:
+        network(torch.zeros(3, *shape), torch.zeros(3), torch.zeros(3, dtype=torch.long))
+    assert found[0].ndim == 2
+    assert len(found[0]) == 3
+    assert not network.bottleneck._forward_hooks
+
+
+def test_coral_says_what_a_network_without_a_bottleneck_lacks():
+    with pytest.raises(ValueError, match="attribute `bottleneck`"):
+        penalty_of_coral(None, torch.zeros(2), torch.zeros(2))
 
 
 def test_training_is_repeatable_and_depends_on_its_seed():

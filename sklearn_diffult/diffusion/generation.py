@@ -19,6 +19,7 @@ from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.guidance import guided
 from sklearn_diffult.diffusion.sigma import sigma_grid
 from sklearn_diffult.diffusion.solvers import Solver
+from sklearn_diffult.diffusion.starts import Start, pick_rows
 
 # A generator costs as much as the noise of some rows, so that one serves several.
 NOISE_BLOCK = 16
@@ -26,13 +27,25 @@ NOISE_BLOCK = 16
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """How to generate: solver, number of noise levels, guidance, rows at a time."""
+    """How to generate: solver, number of noise levels, guidance, rows at a time, start.
+
+    Attributes
+    ----------
+    solver, n_steps, guidance_scale, guidance_interval, batch_size
+        As the balancer's parameters say.
+    start : callable or None
+        A line of STARTS.
+    start_noise : float
+        Noise level, in units of sigma_data, of real rows to start from.
+    """
 
     solver: Solver
     n_steps: int
     guidance_scale: float
     guidance_interval: tuple[float, float]
     batch_size: int
+    start: Start | None = None
+    start_noise: float = 1.0
 
 
 @torch.no_grad()
@@ -46,12 +59,15 @@ def generate(
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
+    real: tuple[Tensor, np.ndarray] | None = None,
     verbose: int = 0,
 ) -> Tensor:
     """Return one clean row per label, shape (n_rows, *sample_shape), float32 on the CPU.
 
-    Starts from Gaussian noise at the highest level of the grid. The grid is computed in float64
-    and handed to the solver in float32.
+    Starts from Gaussian noise at the highest level of the grid, or from real rows with noise of
+    level `plan.start_noise` and goes on at the lower levels of the grid (SDEdit, Meng et al. 2022,
+    Algorithm 1, with a solver of choice). The grid is computed in float64 and handed to the solver
+    in float32.
 
     The rows of a label are numbered, and a row's noise comes from seed, label and number alone.
     Batches are filled up to one size, as matrix products of other sizes may round differently. So
@@ -62,6 +78,8 @@ def generate(
     ----------
     labels, positions : ndarray of int, shape (n_rows,)
         Class index of each row, and its number among the rows of its class, from 0 on.
+    real : tuple of Tensor "m ..." and ndarray of int, shape (m,)
+        Clean real rows and their class indices, which a plan with a start needs.
 
     Raises
     ------
@@ -70,20 +88,27 @@ def generate(
     FloatingPointError
         If a row is not finite.
     """
-    grid = sigma_grid(plan.n_steps, denoiser.sigma_data).float().to(device)
+    grid = sigma_grid(plan.n_steps, denoiser.sigma_data)
+    if plan.start is not None:
+        highest = plan.start_noise * denoiser.sigma_data
+        grid = torch.cat([grid.new_tensor([highest]), grid[grid < highest]])
+    grid = grid.float()
     clean = torch.empty(len(labels), *sample_shape)
     bar = progress(len(labels), "generate", verbose)
     with bar, explain_out_of_memory("batch_size"), repeatable(device), autocast(device, dtype):
-        for start in range(0, len(labels), plan.batch_size):
-            rows = slice(start, start + plan.batch_size)
+        for first in range(0, len(labels), plan.batch_size):
+            rows = slice(first, first + plan.batch_size)
             n_rows = len(labels[rows])
             # Filled up with copies of the last row.
             filled = np.arange(plan.batch_size).clip(max=n_rows - 1)
-            noise = starting_noise(seed, labels[rows], positions[rows], sample_shape)[filled]
+            noisy = grid[0] * starting_noise(seed, labels[rows], positions[rows], sample_shape)
+            if plan.start is not None and real is not None:
+                picked = pick_rows(plan.start, real[1], seed, labels[rows], positions[rows])
+                noisy = noisy + real[0][picked]
             batch = torch.from_numpy(labels[rows][filled]).to(device)
             denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval)
-            drawing = new_generator(draw_seed(seed, labels[start], positions[start]), device)
-            found = plan.solver(denoise, grid[0] * noise.to(device), grid, drawing)
+            drawing = new_generator(draw_seed(seed, labels[first], positions[first]), device)
+            found = plan.solver(denoise, noisy[filled].to(device), grid.to(device), drawing)
             clean[rows] = found[:n_rows].float().cpu()
             bar.update(n_rows)
     if not torch.isfinite(clean).all():

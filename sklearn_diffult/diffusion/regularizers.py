@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from sklearn_diffult.diffusion.denoiser import Denoiser, mean_square
 
@@ -28,6 +31,9 @@ class RegularizerInput:
         Share of training noise below each sigma, in [0, 1], shape (n,); stands for t / T.
     augmentation : Tensor of shape (n, n_conditions) or None
         How images were changed, for the denoiser.
+    features : Tensor of shape (n, n_features) or None
+        What the network's ``bottleneck`` made of the rows, averaged over pixels; with its gradient.
+        None where the network names no such module.
     """
 
     denoiser: Denoiser
@@ -38,6 +44,26 @@ class RegularizerInput:
     other_labels: Tensor
     noise_quantile: Tensor
     augmentation: Tensor | None = None
+    features: Tensor | None = None
+
+
+@contextlib.contextmanager
+def bottleneck_features(network: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Collect what the network's ``bottleneck`` returns meanwhile, averaged over pixels."""
+    found: list[Tensor] = []
+    bottleneck = getattr(network, "bottleneck", None)
+    if bottleneck is None:
+        yield found
+        return
+    handle = bottleneck.register_forward_hook(
+        lambda module, inputs, output: found.append(
+            output.flatten(2).mean(2) if output.ndim > 2 else output
+        )
+    )
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 Regularizer = Callable[[RegularizerInput], Tensor]
@@ -66,4 +92,49 @@ def cbdm(batch: RegularizerInput) -> Tensor:
     return weight * (to_other + from_other / 4)
 
 
-REGULARIZERS: dict[str, Regularizer] = {"cbdm": cbdm}
+CORAL_TEMPERATURE = 0.1
+# How fast the weight falls with the noise, in quantiles of the training noise.
+CORAL_DECAY = 0.3
+# A logit whose probability is 0; minus infinity would make NaN where there is no other row.
+NEVER = -1e4
+
+
+def coral(batch: RegularizerInput) -> Tensor:
+    """Keep the classes apart in the network's bottleneck, above all at little noise.
+
+    Contrastive regularisation for aligning latents (Rodriguez et al. 2025, arXiv 2506.15933): the
+    supervised contrastive loss (Khosla et al. 2020, Eq. (2)) between the bottleneck's features of
+    a batch, at temperature 0.1, times ``exp(-(t/T) / 0.3)``. Deviations: features are compared as
+    they are, without a projection head; each row has the weight of its own noise, not the batch's
+    mean; ``t/T`` is the quantile of sigma in training; rows whose label was dropped do not take
+    part.
+
+    Returns
+    -------
+    penalty : Tensor of shape (n,)
+        To be multiplied by the strength and added to each row's loss. 0 for rows alone in their
+        class.
+
+    Raises
+    ------
+    ValueError
+        If the network has no attribute ``bottleneck``.
+    """
+    if batch.features is None:
+        raise ValueError(
+            "regularizer='coral' compares what a network's bottleneck makes of rows: give your "
+            "network an attribute `bottleneck`, one of its modules, or use regularizer=None."
+        )
+    directions = F.normalize(batch.features.float(), dim=1)
+    has_label = batch.labels != batch.denoiser.null_label
+    others = has_label[None, :] & ~torch.eye(
+        len(directions), dtype=torch.bool, device=directions.device
+    )
+    same = others & has_label[:, None] & (batch.labels[:, None] == batch.labels[None, :])
+    logits = (directions @ directions.T / CORAL_TEMPERATURE).masked_fill(~others, NEVER)
+    surprise = -logits.log_softmax(dim=1).masked_fill(~same, 0.0)
+    contrast = surprise.sum(dim=1) / same.sum(dim=1).clamp(min=1)
+    return (-batch.noise_quantile / CORAL_DECAY).exp() * contrast
+
+
+REGULARIZERS: dict[str, Regularizer] = {"cbdm": cbdm, "coral": coral}

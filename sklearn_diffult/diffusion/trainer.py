@@ -20,7 +20,11 @@ from sklearn_diffult.diffusion.batches import Batch, Batches
 from sklearn_diffult.diffusion.checkpoint import Checkpoint, DeferredSignals
 from sklearn_diffult.diffusion.denoiser import Denoiser, mean_square
 from sklearn_diffult.diffusion.ema import ExponentialMovingAverage
-from sklearn_diffult.diffusion.regularizers import Regularizer, RegularizerInput
+from sklearn_diffult.diffusion.regularizers import (
+    Regularizer,
+    RegularizerInput,
+    bottleneck_features,
+)
 from sklearn_diffult.diffusion.sigma import LogNormalSigma
 
 CHECK_EVERY = 25
@@ -359,12 +363,14 @@ class _Training:
         return loss.detach()
 
     def _row_losses(self, batch: Batch) -> Tensor:
-        denoised = self._denoiser(batch.noisy, batch.sigma, batch.labels, batch.augmentation)
-        losses = self._denoiser.loss_weight(batch.sigma) * mean_square(denoised - batch.clean)
-        if self._plan.regularizer is None or batch.other_labels is None:
+        denoiser, regularizer = self._denoiser, self._plan.regularizer
+        with bottleneck_features(None if regularizer is None else denoiser.network) as features:
+            denoised = denoiser(batch.noisy, batch.sigma, batch.labels, batch.augmentation)
+        losses = denoiser.loss_weight(batch.sigma) * mean_square(denoised - batch.clean)
+        if regularizer is None or batch.other_labels is None:
             return losses
         seen = RegularizerInput(
-            self._denoiser,
+            denoiser,
             batch.noisy,
             batch.sigma,
             batch.labels,
@@ -372,5 +378,6 @@ class _Training:
             batch.other_labels,
             self._noise.quantile(batch.sigma),
             batch.augmentation,
+            features[0] if features else None,
         )
-        return losses + self._plan.regularizer_strength * self._plan.regularizer(seen)
+        return losses + self._plan.regularizer_strength * regularizer(seen)

@@ -63,6 +63,11 @@ class MLP(nn.Module):
         """Start at zero output: the denoiser then returns its skip connection."""
         nn.init.zeros_(self.outward.weight)
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module whose features regularisers may compare."""
+        return self.blocks[-1]
+
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor) -> Tensor:
         """Map "n d" with noise levels (n,) and labels (n,) to "n d"."""
         condition = self.embed(noise_level, labels)

@@ -138,6 +138,11 @@ class UNet(nn.Module):
         """Start at zero output: the denoiser then returns its skip connection."""
         nn.init.zeros_(self.outward.weight)
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module whose features regularisers may compare."""
+        return self.middle_out
+
     def forward(
         self, x: Tensor, noise_level: Tensor, labels: Tensor, augmentation: Tensor | None = None
     ) -> Tensor:
