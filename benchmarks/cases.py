@@ -23,7 +23,11 @@ import torch
 Reply = dict[str, Any]
 Request = dict[str, Any]
 
-SIDES = {"ours": ("ours", "Ours"), "theirs": ("theirs", "Theirs")}
+SIDES = {
+    "ours": ("ours", "Ours"),
+    "theirs": ("theirs", "Theirs"),
+    "diffusers": ("theirs_diffusers", "Diffusers"),
+}
 # Imported by scikit-learn and imbalanced-learn where they are installed, but no requirement of
 # either side: a development environment must not count as memory of the library.
 NOT_REQUIRED = ("pandas", "pytest")
@@ -117,6 +121,7 @@ def measure_machine(request: Request) -> Reply:
 
 
 def cpu_name() -> str:
+    """Name the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -124,19 +129,30 @@ def cpu_name() -> str:
 
 
 def match(request: Request) -> Reply:
-    """Find their network of our size that trains fastest; count what one image costs both."""
-    import theirs
-
+    """Count what one image costs both sides, and time their networks of our size in training."""
     ours = _side(request, "ours").network_size()
+    return {"ours": vars(ours), "candidates": _candidates(request, "theirs", ours.n_parameters)}
+
+
+def match_all(request: Request) -> Reply:
+    """Do the same for every other side."""
+    ours = _side(request, "ours").network_size()
+    others = [name for name in SIDES if name != "ours"]
+    found = {name: _candidates(request, name, ours.n_parameters) for name in others}
+    return {"ours": vars(ours)} | found
+
+
+def _candidates(request: Request, name: str, n_parameters: int) -> list[Reply]:
     n_classes = int(_rows(request)[1].max()) + 1
-    candidates = theirs.networks_of_size(ours.n_parameters, n_classes, request["tolerance"])
+    module = importlib.import_module(SIDES[name][0])
+    candidates = module.networks_of_size(n_parameters, n_classes, request["tolerance"])
     if not candidates:
-        raise ValueError(f"no network of theirs has about {ours.n_parameters} parameters")
+        raise ValueError(f"no network of {name} has about {n_parameters} parameters")
     for candidate in candidates:
-        side = _side(request | candidate, "theirs")
+        side = _side(request | candidate, name)
         candidate["flops"] = vars(side.network_size())
         candidate["images_per_second"] = side.training_speed(request["seconds"] / 2)
-    return {"ours": vars(ours), "candidates": candidates}
+    return candidates
 
 
 def try_batches(request: Request) -> Reply:
@@ -196,6 +212,41 @@ def sample_and_score(request: Request) -> Reply:
     return {"frechet_distances": distances, "seconds_per_draw": seconds, "n_images": len(rows)}
 
 
+def time_to_quality(request: Request) -> Reply:
+    """Train and generate within a budget of seconds; Frechet distance of what came out."""
+    import time
+
+    from sklearn_diffult.metrics import frechet_distance
+
+    evaluate, reference = _evaluator(request)
+    side = _side(request, request["side"])
+    n_classes = int(_rows(request)[1].max()) + 1
+    n_per_class = request["n_images"] // n_classes
+    speed = side.training_speed(request["seconds"])
+    # A batch first, as the first call is slower; then as many images as fill some batches.
+    n_probe = min(n_per_class, 26)
+    side.sample(n_probe, seed=0)
+    started = time.perf_counter()
+    side.sample(n_probe, seed=0)
+    per_image = (time.perf_counter() - started) / (n_probe * n_classes)
+    budget = request["budget"]
+    left = max(budget / 2, budget - per_image * n_per_class * n_classes)
+    started = time.perf_counter()
+    if request["side"] == "ours":
+        n_seen, _ = side.train(max(1, round(left * speed / request["batch_size"])))
+    else:
+        n_seen, _ = side.train(left)
+    trained = time.perf_counter()
+    rows = side.sample(n_per_class, seed=request["seed"])
+    return {
+        "training_seconds": trained - started,
+        "training_images": n_seen,
+        "generation_seconds": time.perf_counter() - trained,
+        "n_images": len(rows),
+        "frechet_distance": frechet_distance(evaluate(rows), reference),
+    }
+
+
 def score_real(request: Request) -> Reply:
     """Frechet distance of as many real training rows: what a perfect generator would get."""
     from sklearn_diffult.metrics import frechet_distance
@@ -245,11 +296,13 @@ CASES: dict[str, Callable[[Request], Reply]] = {
         prepare,
         measure_machine,
         match,
+        match_all,
         try_batches,
         train,
         generate,
         train_for_quality,
         sample_and_score,
+        time_to_quality,
         score_real,
     )
 }

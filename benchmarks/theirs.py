@@ -89,7 +89,11 @@ class Theirs:
             channels=1,
             cond_drop_prob=LABEL_DROPOUT,
         )
-        self.diffusion = _package.GaussianDiffusion(network, image_size=self.size)
+        self.diffusion = _package.GaussianDiffusion(
+            network,
+            image_size=self.size,
+            sampling_timesteps=settings.get("sampling_timesteps"),
+        )
 
     def train(self, seconds: float, n_steps: float = float("inf")) -> tuple[int, float]:
         """Train until `seconds` or `n_steps` are over; return images seen and seconds taken."""
@@ -146,7 +150,10 @@ class Theirs:
 
     @torch.no_grad()
     def sample(self, n_per_class: int, seed: int) -> np.ndarray:
-        """Generate images of every class in all 1000 steps, in the training images' pixels."""
+        """Generate images of every class, in the training images' pixels.
+
+        In all 1000 steps, or in the ``sampling_timesteps`` of the settings by its DDIM sampler.
+        """
         torch.manual_seed(seed)
         classes = torch.arange(self.n_classes).repeat_interleave(n_per_class)
         batches = []

@@ -16,7 +16,16 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 def _benchmarks_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("cases", "counting", "ours", "report", "throughput"):
+    for name in (
+        "ablation",
+        "benefit",
+        "cases",
+        "counting",
+        "ours",
+        "report",
+        "throughput",
+        "time_to_quality",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -215,3 +224,59 @@ def test_of_a_fit_that_was_repeated_the_last_record_counts(tmp_path):
     lines = [_record("a", 0, [0.1] * 3), _record("b", 0, [0.2] * 3), _record("a", 0, [0.3] * 3)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [(r["method"], r["recalls"][0]) for r in read_records(path)] == [("a", 0.3), ("b", 0.2)]
+
+
+def test_the_ablation_s_table_pairs_each_variant_with_the_default():
+    from ablation import write_report
+
+    def record(method, seed, share, distances):
+        return _record(method, seed, [share] * 3) | {
+            "group": "weights",
+            "n_synthetic": [0, 10, 20],
+            "frechet_distances": distances,
+            "inception_score": None,
+        }
+
+    records = [
+        record("default", 0, 0.5, {"1": 2.0, "2": 4.0}),
+        record("default", 1, 0.9, {"1": 2.0, "2": 4.0}),
+        record("omega 0.3", 1, 0.8, {}),
+    ]
+    lines = write_report(records).splitlines()
+    assert lines[2].startswith("| **weights** |")
+    assert lines[3] == "| default | 2 | 70.0 |  | 70.0 | 70.0 | 70.0 | 3.00 |  | 30 |"
+    # Against the default of the same seed, not against its mean.
+    assert lines[4] == "| omega 0.3 | 1 | 80.0 | -10.0 | 80.0 | 80.0 | 80.0 |  |  | 30 |"
+    assert {line.count("|") for line in lines} == {11}
+
+
+def test_time_to_quality_s_ratios_are_taken_seed_by_seed():
+    from time_to_quality import LIBRARIES, markdown
+
+    def side(distance):
+        return {
+            "frechet_distance": distance,
+            "training_seconds": 60.0,
+            "training_images": 600,
+            "generation_seconds": 40.0,
+        }
+
+    runs = [
+        {"seed": seed, "sizes": {name: {"n_parameters": 1200} for name in LIBRARIES}}
+        | {name: side(distance) for name, distance in zip(LIBRARIES, distances, strict=True)}
+        for seed, distances in enumerate([(1.0, 4.0, 2.0), (3.0, 6.0, 3.0)])
+    ]
+    report = {
+        "command": "python it.py",
+        "date": "2026-01-01",
+        "minutes": 3.0,
+        "threads": 2,
+        "images": 100,
+        "machine": {"cpu": "a processor", "precision": "float32", "versions": {"torch": "2"}},
+        "datasets": {"digits": {"budget": 100.0, "runs": runs}},
+    }
+    text = markdown(report)
+    assert "digits, 8x8: 100 s for training and 100 images" in text
+    assert text.rstrip().endswith(
+        "| diffusers | 1,200 | 60.0 | 600 | 40.0 | 2.50 ± 0.71 | 0.500 1.00 |"
+    )

@@ -1,0 +1,284 @@
+"""What each part of DiffusionBalancer is worth, on training images that no method sees.
+
+    python benchmarks/ablation.py                     # one generator after the other: hours
+    python benchmarks/ablation.py --groups weights    # all on the default generator: half an hour
+
+Fashion-MNIST, imbalance ratio 100, as in `benefit.py --hold-out`. Each variant changes the default
+in one way. Generators and candidates are kept in `benchmarks/cache/`, each fit is written to
+`benchmarks/results/ablation.jsonl` as soon as it is done and not repeated by a later call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benefit import N_STEPS, RESULTS, SHOTS, Record, Task, Training, machine, make_task
+from report import paired_difference, read_records, shot_accuracies
+
+from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
+from sklearn_diffult._seeds import child_seeds
+from sklearn_diffult.codecs import ImageCodec
+from sklearn_diffult.evidence import gather_evidence
+from sklearn_diffult.filters import bands, score_centre
+from sklearn_diffult.metrics import frechet_distance, inception_score
+from sklearn_diffult.weights import compute_weights
+
+CACHE = Path(__file__).resolve().parent / "cache"
+DATA, IMBALANCE_RATIO = "fashion-mnist", 100
+DEFAULT = "default"
+# Rows per class that Frechet distance and inception score look at.
+N_JUDGED = 300
+# Candidates per wanted row from which those of one band are taken.
+BAND_SURPLUS = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change to the default: parameters of the balancer and of the classifier, or a recipe."""
+
+    group: str
+    balancer: dict[str, Any] = field(default_factory=dict)
+    classifier: dict[str, Any] = field(default_factory=dict)
+    recipe: Callable[[Task, dict[str, Any]], Training] | None = None
+
+
+def balance(task: Task, parameters: dict[str, Any]) -> Training:
+    """Balance, keeping generators and candidates for other variants."""
+    balancer = DiffusionBalancer(
+        **{"memory": CACHE, "random_state": task.seed, "verbose": 1, **parameters}
+    )
+    return Training(*balancer.fit_resample_weighted(task.X, task.y))
+
+
+def head_share(share: float) -> Callable[[Task, dict[str, Any]], Training]:
+    """Train the generator on all rows of the rarer half of classes and a share of the others'."""
+
+    def recipe(task: Task, parameters: dict[str, Any]) -> Training:
+        counts = np.bincount(task.y)
+        is_head = counts > np.median(counts)
+        drawn = np.random.RandomState(task.seed).rand(len(task.y))
+        seen = ~is_head[task.y] | (drawn < share)
+        balancer = DiffusionBalancer(
+            **{"memory": CACHE, "random_state": task.seed, "verbose": 1, **parameters},
+            sampling_strategy={label: int(counts.max()) for label in np.flatnonzero(~is_head)},
+        )
+        X, y = balancer.fit_resample(task.X[seen], task.y[seen])
+        synthetic = balancer.synthetic_mask_
+        X = np.concatenate([task.X, X[synthetic]])
+        y = np.concatenate([task.y, np.asarray(y)[synthetic]])
+        is_synthetic = np.arange(len(y)) >= len(task.y)
+        weights = compute_weights(y, is_synthetic, balancer.omega, balancer.weighting)
+        return Training(X, y, weights)
+
+    return recipe
+
+
+def only_band(name: str) -> Callable[[Task, dict[str, Any]], Training]:
+    """Use synthetic rows of one band only, as many as there are."""
+
+    def recipe(task: Task, parameters: dict[str, Any]) -> Training:
+        counts = np.bincount(task.y)
+        plenty = {
+            label: int(n + BAND_SURPLUS * (counts.max() - n)) for label, n in enumerate(counts)
+        }
+        drawn = balance(task, {**parameters, "sampling_strategy": plenty})
+        codec = ImageCodec().fit(task.X)
+        evidence = gather_evidence(
+            codec.encode(task.X), task.y, seed=child_seeds(task.seed, 4)[3], device="auto"
+        )
+        kept = [np.arange(len(task.y))]
+        for label, n in enumerate(counts):
+            rows = len(task.y) + np.flatnonzero(drawn.y[len(task.y) :] == label)
+            if len(rows) == 0:
+                continue
+            flat = codec.encode(drawn.X[rows]).flatten(1).numpy()
+            chosen = bands(score_centre(evidence, flat, label)) == name
+            kept.append(rows[chosen][: counts.max() - n])
+        rows = np.concatenate(kept)
+        mask = rows >= len(task.y)
+        y = drawn.y[rows]
+        return Training(drawn.X[rows], y, compute_weights(y, mask, 0.5, "class"))
+
+    return recipe
+
+
+VARIANTS: dict[str, Variant] = {
+    DEFAULT: Variant("weights"),
+    **{f"omega {w}": Variant("weights", {"omega": w}) for w in (0.1, 0.3, 0.7, 0.9)},
+    "omega 0: class weights": Variant("weights", {"omega": 0.0}),
+    **{
+        f"per row, omega {w}": Variant("weights", {"weighting": "row", "omega": w})
+        for w in (0.1, 0.3, 1.0)
+    },
+    "per row, omega 0.3, Balanced Softmax": Variant(
+        "weights", {"weighting": "row", "omega": 0.3}, {"logit_adjustment": 1.0}
+    ),
+    "weighted loss": Variant("weights", classifier={"weight_mode": "loss"}),
+    "d1_max 1.5": Variant("filters", {"d1_max": 1.5}),
+    "d2_max 2": Variant("filters", {"d2_max": 2.0}),
+    "d2_max 3": Variant("filters", {"d2_max": 3.0}),
+    "d2_max 5": Variant("filters", {"d2_max": 5.0}),
+    "d3_max 5": Variant("filters", {"d3_max": 5.0}),
+    "d1_max 1.5, d2_max 3, d3_max 5": Variant(
+        "filters", {"d1_max": 1.5, "d2_max": 3.0, "d3_max": 5.0}
+    ),
+    **{
+        f"band {name} only": Variant("filters", recipe=only_band(name))
+        for name in ("ID", "AID", "OOD")
+    },
+    **{f"guidance {g}": Variant("generation", {"guidance_scale": g}) for g in (1.0, 2.5)},
+    "N_t 500": Variant("generation", {"sampling_strategy": 500}),
+    **{
+        f"start class, noise {s}": Variant("generation", {"start": "class", "start_noise": s})
+        for s in (0.5, 2.0)
+    },
+    "start head, noise 4": Variant("generation", {"start": "head", "start_noise": 4.0}),
+    "no augmentation": Variant("training", {"augmentation": 0.0}),
+    "cbdm": Variant("training", {"regularizer": "cbdm"}),
+    "coral": Variant("training", {"regularizer": "coral", "regularizer_strength": 0.05}),
+    "class_temper 1": Variant("training", {"class_temper": 1.0}),
+    "class_temper 0": Variant("training", {"class_temper": 0.0}),
+    **{f"{n} steps": Variant("training", {"n_steps": n}) for n in (300, 1000, 5000)},
+    **{
+        f"{100 * share:.0f} % of head rows": Variant("head", recipe=head_share(share))
+        for share in (0.0, 0.4, 0.8, 1.0)
+    },
+}
+
+
+def measure(name: str, task: Task, judge: WeightedTorchClassifier) -> Record:
+    """Train the classifier on one variant's rows; recall per class, and how good the rows are."""
+    variant = VARIANTS[name]
+    started = time.perf_counter()
+    training = (variant.recipe or balance)(task, variant.balancer)
+    prepared = time.perf_counter()
+    classifier = WeightedTorchClassifier(
+        n_steps=N_STEPS[DATA], random_state=task.seed, **variant.classifier
+    ).fit(training.X, training.y, training.weights)
+    fitted = time.perf_counter()
+    X, y = task.scored
+    guesses = classifier.predict(X)
+    return {
+        "method": name,
+        "group": variant.group,
+        "seed": task.seed,
+        "n_steps": N_STEPS[DATA],
+        "n_rows": [int(n) for n in np.bincount(task.y)],
+        "n_synthetic": [int(n) for n in np.bincount(training.y) - np.bincount(task.y)],
+        "recalls": [round(float((guesses[y == k] == k).mean()), 4) for k in np.unique(y)],
+        "seconds_before": round(prepared - started, 1),
+        "seconds_of_fit": round(fitted - prepared, 1),
+        **judge_rows(training, task, judge),
+    }
+
+
+def judge_rows(training: Training, task: Task, judge: WeightedTorchClassifier) -> Record:
+    """Frechet distance to unseen real rows, in the mean over classes, and inception score."""
+    X, y = training.X[len(task.y) :], training.y[len(task.y) :]
+    real, real_y = task.scored
+    distances, judged = {}, []
+    for label in np.unique(y):
+        rows = X[y == label][:N_JUDGED]
+        if len(rows) == N_JUDGED:
+            theirs = real[real_y == label][:N_JUDGED]
+            distances[int(label)] = frechet_distance(rows, theirs, features=judge.embed)
+            judged.append(rows)
+    if not judged:
+        return {"frechet_distances": {}, "inception_score": None}
+    mean, _ = inception_score(np.concatenate(judged), features=judge.predict_proba)
+    return {
+        "frechet_distances": {label: round(float(d), 3) for label, d in distances.items()},
+        "inception_score": round(float(mean), 3),
+    }
+
+
+def make_judge(task: Task) -> WeightedTorchClassifier:
+    """Train the classifier in whose features rows are compared, on further real rows alone."""
+    X, y = task.further
+    rows = np.random.RandomState(0).permutation(len(y))[:20_000]
+    return WeightedTorchClassifier(n_steps=N_STEPS[DATA], random_state=0).fit(X[rows], y[rows])
+
+
+def write_report(records: list[Record]) -> str:
+    """Write the table: accuracy, difference to the default paired by seed, quality of the rows."""
+    shots = SHOTS[DATA]
+    table: dict[str, dict[int, dict[str, float]]] = {}
+    for record in records:
+        table.setdefault(record["method"], {})[record["seed"]] = shot_accuracies(record, shots)
+    lines = [
+        "| variant | seeds | balanced accuracy | against the default | many | medium | few "
+        "| Frechet distance | inception score | synthetic rows |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    group = ""
+    for name, variant in VARIANTS.items():
+        own = [record for record in records if record["method"] == name]
+        if not own:
+            continue
+        if variant.group != group:
+            group = variant.group
+            lines.append(f"| **{group}** |" + " |" * 9)
+        scores = table[name].values()
+        means = [
+            np.mean([score[key] for score in scores]) for key in ("all", "many", "medium", "few")
+        ]
+        difference = paired_difference(table[name], table.get(DEFAULT, {}))
+        against = f"{difference.mean():+.1f}" if len(difference) and name != DEFAULT else ""
+        frechet = [
+            np.mean(list(r["frechet_distances"].values())) for r in own if r["frechet_distances"]
+        ]
+        inception = [r["inception_score"] for r in own if r["inception_score"] is not None]
+        cells = [
+            name,
+            str(len(own)),
+            f"{means[0]:.1f}",
+            against,
+            *(f"{mean:.1f}" for mean in means[1:]),
+            f"{np.mean(frechet):.2f}" if frechet else "",
+            f"{np.mean(inception):.2f}" if inception else "",
+            str(round(np.mean([sum(r["n_synthetic"]) for r in own]))),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Fill in what is missing, and print the table."""
+    groups = sorted({variant.group for variant in VARIANTS.values()})
+    parser = argparse.ArgumentParser(description="Ablation of DiffusionBalancer.")
+    parser.add_argument("--groups", choices=groups, nargs="+", default=groups)
+    parser.add_argument("--variants", choices=list(VARIANTS), nargs="+", default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    chosen = parser.parse_args(arguments)
+    path = RESULTS / "ablation.jsonl"
+    for seed in chosen.seeds:
+        task = make_task(DATA, IMBALANCE_RATIO, seed, hold_out=True)
+        known = {record["method"] for record in read_records(path) if record["seed"] == seed}
+        missing = [
+            name
+            for name in chosen.variants
+            if name not in known and VARIANTS[name].group in chosen.groups
+        ]
+        judge = make_judge(task) if missing else None
+        for name in missing:
+            record = measure(name, task, judge) | machine()
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"seed {seed}  {name:<40} {100 * np.mean(record['recalls']):.1f}", flush=True)
+    command = shlex.join(["python", "benchmarks/ablation.py", *arguments])
+    text = write_report(read_records(path))
+    path.with_suffix(".md").write_text(f"`{command}`\n\n{text}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
