@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn import config_context
+from sklearn.metrics import pairwise_distances_argmin, pairwise_distances_chunked
+from sklearn.neighbors import NearestNeighbors
+
+BLOCK_MIB = 64
 
 
 def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -12,6 +16,33 @@ def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
     centre = references.mean(axis=0, dtype=np.float64)
     nearest = pairwise_distances_argmin(rows - centre, references - centre)
     return paired_distances(rows, references[nearest])
+
+
+def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Least Euclidean distance of each row (n, d) to a reference (m, d), over its unit (m,)."""
+    centre = references.mean(axis=0, dtype=np.float64)
+    with config_context(working_memory=BLOCK_MIB):
+        blocks = pairwise_distances_chunked(
+            rows - centre,
+            references - centre,
+            reduce_func=lambda distances, _: (distances / units).argmin(axis=1),
+        )
+        nearest = np.concatenate(list(blocks))
+    return paired_distances(rows, references[nearest]) / units[nearest]
+
+
+def nearest_other_distances(
+    rows: np.ndarray, queries: np.ndarray, references: np.ndarray
+) -> np.ndarray:
+    """Euclidean distance from each row at `queries` (n,) to the nearest other one at `references`.
+
+    The queries are among the references, of which there are at least two.
+    """
+    neighbours = NearestNeighbors(n_neighbors=2).fit(rows[references])
+    pairs = references[neighbours.kneighbors(rows[queries], return_distance=False)]
+    # Among twins the row itself may come second, or not at all.
+    nearest = np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
+    return paired_distances(rows[queries], rows[nearest])
 
 
 def paired_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import glob
 import hashlib
 import inspect
 import io
@@ -23,11 +24,13 @@ import cloudpickle
 import numpy as np
 import torch
 from filelock import FileLock
-from joblib import Memory
+from joblib import Memory, parallel_config
 
 PACKAGE = Path(__file__).parent
 # Their versions are in the key, or their meaning does not change with their source.
 KNOWN_PACKAGES = {PACKAGE.name, "torch", "numpy", "scipy", "sklearn", *sys.stdlib_module_names}
+# joblib's name for the file that holds an entry's value.
+CONTENT = "output.pkl"
 # cloudpickle names a class written in a notebook by a uuid4 of its own in every process.
 CLASS_NAMES = re.compile(rb"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
@@ -146,6 +149,8 @@ class _ContentPickler(cloudpickle.Pickler):
 # --------------------------------------------------------------------------------------
 
 LazyKey = Callable[[], str]
+# What a directory holds at most, beside what the last fit needs.
+MAX_BYTES = 10 * 2**30
 
 
 class StageCache:
@@ -158,7 +163,8 @@ class StageCache:
     Parameters
     ----------
     memory : str, PathLike, joblib.Memory or None
-        Where to keep what was computed; None keeps nothing.
+        Where to keep what was computed; None keeps nothing. `trim` bounds a directory given by its
+        path; who gives a `Memory` bounds it.
 
     Raises
     ------
@@ -168,6 +174,9 @@ class StageCache:
 
     def __init__(self, memory: str | os.PathLike[str] | Memory | None):
         self._store: Any = None if memory is None else _open(memory).store_backend
+        self._is_bounded = memory is not None and not isinstance(memory, Memory)
+        self._in_use: set[Path] = set()
+        self._has_written = False
 
     @property
     def is_on(self) -> bool:
@@ -198,6 +207,7 @@ class StageCache:
         try:
             item = self._store.load_item(address, verbose=0)
             if item["key"] == key() and item["digest"] == key_of(item["value"]):
+                self._use(address)
                 return item["value"]
             fault = "it holds something else"
         except Exception as error:  # unpickling foreign bytes may raise anything
@@ -216,18 +226,51 @@ class StageCache:
         """Keep a value; joblib warns where the disk does not take it."""
         if self._store is not None:
             item = {"key": key(), "digest": key_of(value), "value": value}
-            self._store.dump_item((PACKAGE.name, stage, key()), item, verbose=0)
+            address = (PACKAGE.name, stage, key())
+            self._store.dump_item(address, item, verbose=0)
+            self._use(address)
+            self._has_written = True
+
+    def _use(self, address: tuple[str, ...]) -> None:
+        """Record when the entry was used; many file systems do not by themselves."""
+        folder = Path(self._store.location, *address)
+        self._in_use.add(folder)
+        with contextlib.suppress(OSError):  # cleared meanwhile, or never written
+            os.utime(folder / CONTENT)
+
+    def trim(self) -> None:
+        """If anything was written, drop what was not used for longest until the rest fits.
+
+        What this object wrote or read stays. Other processes compute again what they miss.
+        """
+        if not (self._is_bounded and self._has_written):
+            return
+        root, entries = Path(self._store.location, PACKAGE.name), []
+        for name in glob.glob(f"*/*/{CONTENT}", root_dir=root):
+            with contextlib.suppress(OSError):  # another process drops entries too
+                found = (root / name).stat()
+                entries.append((found.st_mtime, found.st_size, (root / name).parent))
+        excess = sum(size for _, size, _ in entries) - MAX_BYTES
+        for _, size, folder in sorted(entries):
+            if excess > 0 and folder not in self._in_use:
+                self._store.clear_location(str(folder))
+                excess -= size
+        self._has_written = False
 
     @contextlib.contextmanager
     def lock(self, key: LazyKey) -> Iterator[None]:
-        """Hold the key against other processes and threads; the system frees it if we die."""
+        """Hold the key against other processes and threads; the system frees it if we die.
+
+        Meanwhile joblib works in this thread alone: what scikit-learn handed to a cluster could
+        wait for workers that all wait for this lock.
+        """
         if self._store is None or not os.path.isdir(self._store.location):
             yield
             return
         folder = Path(self._store.location, PACKAGE.name, "locks")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{key()}.lock"
-        with FileLock(path):
+        with FileLock(path), parallel_config("sequential"):
             try:
                 yield
             finally:

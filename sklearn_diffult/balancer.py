@@ -16,26 +16,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_diffult._seeds import child_seeds
 from sklearn_diffult._torch import resolve_device
-from sklearn_diffult.codecs.image import looks_like_images
-from sklearn_diffult.diffusion.trainer import TrainingInterrupted, TrainingResult
-from sklearn_diffult.filters import Evidence
+from sklearn_diffult.diffusion.trainer import TrainingInterrupted
 from sklearn_diffult.plans import PARAMETER_CONSTRAINTS, filter_plan, generation_plan
+from sklearn_diffult.results import Results
 from sklearn_diffult.saving import Savable
-from sklearn_diffult.selection import Selection, select, shortfall_message
+from sklearn_diffult.selection import Selection, select
 from sklearn_diffult.stages import Stages, generate_rows
 from sklearn_diffult.streams import CandidateStream
-from sklearn_diffult.training_data import (
-    TrainingData,
-    check_training_data,
-    record_columns,
-    rows_to_generate,
-)
+from sklearn_diffult.training_data import TrainingData, check_training_data, rows_to_generate
 from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
-OF_RESAMPLING = ("sample_weight_", "synthetic_mask_", "filter_report_", "rejected_examples_")
 
-
-class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
+class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     """Over-sample rare classes with rows from a diffusion model trained on the data itself.
 
     One class-conditional diffusion model learns all classes together, so that what the rich
@@ -55,15 +47,20 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         ``"class"``: every class has the same total weight, of which its synthetic rows together
         hold the share omega. ``"row"``: a real row weighs 1, a synthetic row omega (the paper's
         choice). Or ``(y, synthetic_mask, omega) -> weights``. Weights are scaled to mean 1.
-    d1_max, d2_max, d3_max : float or None, default=None, 3.0, None
+    d1_max, d2_max, d3_max : float or None, default=None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of a
         classifier trained on the real rows; d3: surprise of such a classifier. Each is measured
         in units of what real rows of the class show among themselves (see
         `sklearn_diffult.filters`).
+    centre_max : float or None, default=None
+        The same for the distance to the class's mean among those features, in units of the class's
+        diameter there: 1 keeps the paper's in-distribution rows, 2 also the approximate ones.
     d1_min : float, default=0.1
-        Rows with a lower d1 are near-copies of a real row and never used. 0, or a table of nothing
-        but categories and few distinct numbers, turns this off.
+        Rows with a lower d1, with regard to any class, are near-copies of a real row and never
+        used. 0 leaves exact copies. All are let through where an equal row gives nothing away: in
+        tables of nothing but categories and few distinct numbers, and next to the rows of a class
+        of a table most of whose rows have an equal twin.
     max_rounds : int, default=5
         Rounds of generation to make up for rejected rows.
     on_shortfall : {"fill", "warn", "raise"}, default="fill"
@@ -84,9 +81,9 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
     sigma_distribution : {"lognormal"} or callable, default="lognormal"
         Noise levels in training; a callable gets sigma_data and returns an object with the
         methods of `sklearn_diffult.diffusion.sigma.LogNormalSigma`.
-    regularizer : {"cbdm"}, callable or None, default=None
+    regularizer : {"cbdm", "coral"}, callable or None, default=None
         Class-balancing regulariser, see `sklearn_diffult.diffusion.regularizers`. ``"cbdm"``
-        doubles the cost of a step.
+        doubles the cost of a step, ``"coral"`` costs next to nothing.
     regularizer_strength : float, default=1.0
         Its factor, tau.
     horizontal_flip : bool, default=False
@@ -103,6 +100,11 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         rows that are typical of their class.
     guidance_interval : tuple of two floats, default=(0.4, 4.0)
         Noise levels, in units of the data's standard deviation, at which guidance is on.
+    start : {"noise", "class", "head"} or callable, default="noise"
+        What ``fit_resample`` starts from: pure noise, noised real rows of the class, or of all
+        larger classes. Or ``(labels, label) -> row numbers``.
+    start_noise : float, default=1.0
+        How much noise those real rows get, in units of the data's standard deviation.
     image_shape : tuple of int or None, default=None
         ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` when
         rows are flat images.
@@ -112,8 +114,9 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
     memory : str, PathLike, joblib.Memory or None, default=None
         Directory that keeps models, candidates and scores for later fits that want the same, in
         any process: changes to omega, `weighting`, thresholds or `sampling_strategy` train
-        nothing anew, and ``random_state=None`` repeats itself on the same rows. Only use a
-        directory that you trust: what lies there is unpickled.
+        nothing anew, and ``random_state=None`` repeats itself on the same rows. Held to 10 GB by
+        dropping what was not used for longest, unless it is a Memory. Only use a directory that
+        you trust: what lies there is unpickled.
     checkpoint : str, PathLike or None, default=None
         Directory for the state of training, written every 30 seconds and on SIGINT and SIGTERM.
         The same call, made again after whatever ended the process, goes on from there (on a CPU to
@@ -139,8 +142,12 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
     filter_report_ : dict of label to dict of str to int
         Per class that got rows: ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail
         several), ``filled``, ``shortfall``.
+    privacy_report_ : PrivacyReport
+        How near the synthetic rows are to real ones, beside how near these are to each other, by
+        class and overall (`sklearn_diffult.privacy.PrivacyReport`).
     rejected_examples_ : dict of label to tuple (rows, list of str)
-        Up to 16 rejected rows per class, in the container of X, and the metrics each failed.
+        Up to 16 rejected rows per class but near-copies, in the container of X, and the metrics
+        each failed.
     loss_curve_ : ndarray of shape (n_steps,)
         Training loss of every step.
     rows_per_second_ : float
@@ -199,8 +206,9 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         omega: float = 0.5,
         weighting: str | Callable[..., Any] = "class",
         d1_max: float | None = None,
-        d2_max: float | None = 3.0,
+        d2_max: float | None = None,
         d3_max: float | None = None,
+        centre_max: float | None = None,
         d1_min: float = 0.1,
         max_rounds: int = 5,
         on_shortfall: str = "fill",
@@ -218,6 +226,8 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         n_solver_steps: int = 18,
         guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.4, 4.0),
+        start: str | Callable[..., Any] = "noise",
+        start_noise: float = 1.0,
         image_shape: tuple[int, ...] | None = None,
         categorical_features: Any = "auto",
         memory: str | os.PathLike[str] | Memory | None = None,
@@ -233,6 +243,7 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         self.d1_max = d1_max
         self.d2_max = d2_max
         self.d3_max = d3_max
+        self.centre_max = centre_max
         self.d1_min = d1_min
         self.max_rounds = max_rounds
         self.on_shortfall = on_shortfall
@@ -250,6 +261,8 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         self.n_solver_steps = n_solver_steps
         self.guidance_scale = guidance_scale
         self.guidance_interval = guidance_interval
+        self.start = start
+        self.start_noise = start_noise
         self.image_shape = image_shape
         self.categorical_features = categorical_features
         self.memory = memory
@@ -337,6 +350,11 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
     ) -> Any:
         """Generate rows of one class, unfiltered.
 
+        What the filters of ``fit_resample`` would reject is among them, copies of training rows
+        too: a fitted balancer has no training rows to compare with. Whoever has them can measure
+        `sklearn_diffult.metrics.distance_to_closest_record`, or have ``fit_resample`` make the
+        rows, as many as `sampling_strategy` says.
+
         Parameters
         ----------
         n : int
@@ -372,13 +390,13 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
             result = stages.train()
             evidence = stages.evidence()
             candidates = stages.generate(result.denoiser, evidence)
-            selection = self._filter(data, wanted, candidates, evidence)
+            selection = self._filter(data, wanted, candidates)
             labels, y_resampled = data.with_synthetic_labels(selection.indices)
             synthetic = np.arange(len(labels)) >= len(data.labels)
             weights = compute_weights(labels, synthetic, self.omega, self.weighting)
             X_resampled = data.codec.concatenate(data.X, data.codec.decode(selection.rows))
             self._take(data, wanted, result)
-            self._report(data, selection)
+            self._report(data, selection, evidence)
         self.synthetic_mask_, self.sample_weight_ = synthetic, weights
         return X_resampled, y_resampled, weights.copy()
 
@@ -403,7 +421,6 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
         data: TrainingData,
         wanted: dict[Any, int],
         candidates: CandidateStream,
-        evidence: Evidence,
     ) -> Selection:
         """Draw candidates in rounds and keep the rows that pass the filters."""
         position = {label: index for index, label in enumerate(data.classes.tolist())}
@@ -412,34 +429,7 @@ class DiffusionBalancer(TransformerFace, Savable, BaseOverSampler):
             return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
         fill = self.on_shortfall == "fill"
         plan = filter_plan(self, data.codec.is_discrete)
-        return select(counts, candidates.draw, evidence, plan, self.max_rounds, fill)
-
-    def _take(self, data: TrainingData, wanted: dict[Any, int], result: TrainingResult) -> None:
-        """Set what `fit` sets, all at once, and leave nothing of an earlier fit."""
-        for name in (*OF_RESAMPLING, "image_shape_", "n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        if not looks_like_images(data.X):
-            record_columns(self, data.X)
-        if data.codec.is_image:
-            self.image_shape_ = data.codec.sample_shape
-        self.codec_, self.classes_, self.sampling_strategy_ = data.codec, data.classes, wanted
-        self.denoiser_ = result.denoiser
-        self.loss_curve_, self.rows_per_second_ = result.loss_curve, result.rows_per_second
-
-    def _report(self, data: TrainingData, selection: Selection) -> None:
-        """Set what became of the candidates, and speak up where too few passed."""
-        labels = data.classes.tolist()
-        self.filter_report_ = {labels[each.label]: each.report for each in selection.candidates}
-        self.rejected_examples_ = {
-            labels[each.label]: (data.codec.decode(torch.stack(each.examples)), each.reasons)
-            for each in selection.candidates
-            if each.examples
-        }
-        message = shortfall_message(self.filter_report_, self.max_rounds)
-        if message and self.on_shortfall == "raise":
-            raise RuntimeError(message)
-        if message:
-            warnings.warn(message, UserWarning, stacklevel=4)
+        return select(counts, candidates.draw, plan, self.max_rounds, fill)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -77,6 +77,7 @@ def gather_evidence(
         encoded.flatten(1).numpy(),
         indices,
         n_classes,
+        twins_are_harmless=encoded.ndim == 2,
         embed=lambda flat: classifier_of("classifier").embed(flat.reshape(-1, *rows.shape[1:])),
         surprise=surprise,
         held_out_surprise=held_out_surprise,

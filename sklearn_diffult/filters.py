@@ -13,34 +13,56 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial.distance import cdist
 
-from sklearn_diffult._nearest import nearest_distances, paired_distances
+from sklearn_diffult._nearest import (
+    nearest_distances,
+    nearest_in_units,
+    nearest_other_distances,
+)
 
 # A class with fewer rows has too few distances for a median of its own.
 MIN_ROWS_FOR_OWN_SCALE = 10
 # Real rows per class whose nearest neighbour is looked up.
 MAX_QUERIES = 2_000
+# Rows nearer than this, in units of d1, are equal but for rounding.
+EXACT = 1e-6
 
 
-def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Distance from each real row to the nearest other row of its class, shape (n,).
+def leave_one_out_distances(
+    rows: np.ndarray, labels: np.ndarray, *, any_class: bool = False
+) -> np.ndarray:
+    """Distance from each real row to the nearest other row of its class, or of any, shape (n,).
 
-    A row alone in its class gets NaN, and so do all but an even spread of `MAX_QUERIES` rows of a
-    large class: a median needs no more.
+    A row that is alone gets NaN, and so do all but an even spread of `MAX_QUERIES` rows of a large
+    class: a median needs no more.
+    """
+    distances = np.full(len(rows), np.nan)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        others = np.arange(len(rows)) if any_class else members
+        if len(others) > 1:
+            queries = _even_spread(members)
+            distances[queries] = nearest_other_distances(rows, queries, others)
+    return distances
+
+
+def farthest_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Distance from each real row to the farthest of its class, shape (n,); NaN where alone.
+
+    Among an even spread of `MAX_QUERIES` rows of a large class; the others get NaN.
     """
     distances = np.full(len(rows), np.nan)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) > 1:
-            spread = np.linspace(0, len(members) - 1, min(len(members), MAX_QUERIES)).astype(int)
-            queries = members[spread]
-            neighbours = NearestNeighbors(n_neighbors=2).fit(rows[members])
-            pairs = members[neighbours.kneighbors(rows[queries], return_distance=False)]
-            # Among twins the row itself may come second, or not at all.
-            nearest = np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
-            distances[queries] = paired_distances(rows[queries], rows[nearest])
+            chosen = _even_spread(members)
+            distances[chosen] = cdist(rows[chosen], rows[chosen]).max(axis=1)
     return distances
+
+
+def _even_spread(members: np.ndarray) -> np.ndarray:
+    return members[np.linspace(0, len(members) - 1, min(len(members), MAX_QUERIES)).astype(int)]
 
 
 def class_scales(
@@ -84,6 +106,8 @@ class Evidence:
         Class indices of the real rows.
     n_classes : int
         Number of classes.
+    twins_are_harmless : bool
+        Whether rows of a class most of whose rows have a twin give nothing away, as in tables.
     embed : callable or None
         Maps rows (n, n_values) to classifier features (n, n_features). Needed by d2.
     surprise : callable or None
@@ -99,6 +123,7 @@ class Evidence:
     rows: np.ndarray
     labels: np.ndarray
     n_classes: int
+    twins_are_harmless: bool = True
     embed: Callable[[np.ndarray], np.ndarray] | None = None
     surprise: Callable[[np.ndarray, int], np.ndarray] | None = None
     held_out_surprise: Callable[[], np.ndarray] | None = None
@@ -114,11 +139,29 @@ class Evidence:
 
 def score_d1(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     """Distance in input space to the nearest real row of the class, over the class's scale."""
-    scales = evidence.remember(
+    own = evidence.rows[evidence.labels == label]
+    return nearest_distances(rows, own) / _d1_scales(evidence)[label]
+
+
+def _d1_scales(evidence: Evidence) -> np.ndarray:
+    return evidence.remember(
         "d1",
         lambda: class_scales(_leave_one_out(evidence), evidence.labels, evidence.n_classes),
     )
-    return nearest_distances(rows, evidence.rows[evidence.labels == label]) / scales[label]
+
+
+def score_copy(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
+    """Smallest d1 with regard to any class: a copy gives a row away under another label too.
+
+    Classes whose rows are mostly duplicates do not count where twins are harmless; infinite where
+    no class counts.
+    """
+    counted = np.array([not _mostly_duplicates(evidence, c) for c in range(evidence.n_classes)])
+    real = counted[evidence.labels]
+    if not real.any():
+        return np.full(len(rows), np.inf)
+    units = _d1_scales(evidence)[evidence.labels[real]]
+    return nearest_in_units(rows, evidence.rows[real], units)
 
 
 def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
@@ -149,10 +192,52 @@ def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     return evidence.surprise(rows, label) / scales[label]
 
 
+def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
+    """Distance in classifier features to the class's mean, over the class's diameter.
+
+    The second version of the paper (Shao et al., NeurIPS 2024) calls rows with a score of at most
+    1 in-distribution (ID), of at most 2 approximately so (AID), and the others out of distribution
+    (OOD): see `bands`. Its diameter d_f is the largest distance between two real rows.
+    """
+    if evidence.embed is None:
+        raise ValueError("centre needs a classifier: Evidence.embed is None.")
+    embed = evidence.embed
+    features = evidence.remember("d2 features", lambda: embed(evidence.rows))
+    diameters = evidence.remember(
+        "centre",
+        lambda: class_scales(
+            farthest_distances(features, evidence.labels),
+            evidence.labels,
+            evidence.n_classes,
+            np.nanmax,
+        ),
+    )
+    centre = features[evidence.labels == label].mean(axis=0)
+    return np.linalg.norm(embed(rows) - centre, axis=1) / diameters[label]
+
+
+def bands(scores: np.ndarray) -> np.ndarray:
+    """Name the band of each row by its score "centre": "ID", "AID" or "OOD", shape (n,).
+
+    Examples
+    --------
+    >>> from sklearn_diffult.filters import bands
+    >>> bands([0.2, 1.0, 1.5, 2.1]).tolist()
+    ['ID', 'ID', 'AID', 'OOD']
+    """
+    return np.array(["ID", "AID", "OOD"])[np.digitize(scores, [1.0, 2.0], right=True)]
+
+
 Metric = Callable[[Evidence, np.ndarray, int], np.ndarray]
 
 # Scores of rows (n, n_values) of one class, shape (n,); lower is closer to real.
-METRICS: dict[str, Metric] = {"d1": score_d1, "d2": score_d2, "d3": score_d3}
+METRICS: dict[str, Metric] = {
+    "d1": score_d1,
+    "d2": score_d2,
+    "d3": score_d3,
+    "centre": score_centre,
+    "copy": score_copy,
+}
 
 
 @dataclass(frozen=True)
@@ -164,16 +249,20 @@ class FilterPlan:
     maxima : dict of str to float
         Highest score allowed, per metric that is on.
     d1_min : float
-        Rows whose d1 lies below are near-copies of a real row and never kept; 0 turns this off.
+        Rows whose d1 with regard to any class lies below are near-copies of a real row and never
+        kept. 0 leaves exact copies.
+    copies_allowed : bool
+        Whether even exact copies are no one's in particular.
     """
 
     maxima: dict[str, float]
     d1_min: float
+    copies_allowed: bool = False
 
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics whose scores decide."""
-        return sorted({*self.maxima, *(["d1"] if self.d1_min > 0 else [])})
+        return sorted({*self.maxima, *([] if self.copies_allowed else ["copy"])})
 
 
 @dataclass(frozen=True)
@@ -197,16 +286,14 @@ class Verdict:
         return self.badness <= 1
 
 
-def judge(
-    evidence: Evidence, scores: dict[str, np.ndarray], n_rows: int, label: int, plan: FilterPlan
-) -> Verdict:
+def judge(scores: dict[str, np.ndarray], n_rows: int, plan: FilterPlan) -> Verdict:
     """Decide which of n rows of one class to keep, by their scores (n,) in `plan.metrics`."""
     failed = {name: scores[name] > maximum for name, maximum in plan.maxima.items()}
     badness = np.zeros(n_rows)
     for name, maximum in plan.maxima.items():
         badness = np.maximum(badness, scores[name] / maximum)
-    if plan.d1_min > 0 and not _mostly_duplicates(evidence, label):
-        failed["near_copy"] = scores["d1"] < plan.d1_min
+    if not plan.copies_allowed:
+        failed["near_copy"] = scores["copy"] < max(plan.d1_min, EXACT)
         badness[failed["near_copy"]] = np.inf
     return Verdict(failed, badness)
 
@@ -214,8 +301,11 @@ def judge(
 def _mostly_duplicates(evidence: Evidence, label: int) -> bool:
     """Tell whether over half of the class's rows have an equal twin, as in tables of few integers.
 
-    There a synthetic row that equals a real one gives nothing away.
+    There a synthetic row that equals a real one gives nothing away. Among images it does: twins
+    are copies that somebody made.
     """
+    if not evidence.twins_are_harmless:
+        return False
     own = _leave_one_out(evidence)[evidence.labels == label]
     return bool(np.nanmedian(own) == 0) if len(own) > 1 else False
 

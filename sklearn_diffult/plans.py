@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -20,6 +19,7 @@ from sklearn_diffult.diffusion.generation import GenerationPlan
 from sklearn_diffult.diffusion.regularizers import REGULARIZERS
 from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
 from sklearn_diffult.diffusion.solvers import SOLVERS
+from sklearn_diffult.diffusion.starts import STARTS
 from sklearn_diffult.diffusion.trainer import TrainingPlan
 from sklearn_diffult.filters import FilterPlan
 from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, named_network
@@ -40,6 +40,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "d1_max": [Interval(Real, 0, None, closed="neither"), None],
     "d2_max": [Interval(Real, 0, None, closed="neither"), None],
     "d3_max": [Interval(Real, 0, None, closed="neither"), None],
+    "centre_max": [Interval(Real, 0, None, closed="neither"), None],
     "d1_min": [Interval(Real, 0, None, closed="left")],
     "max_rounds": [Interval(Integral, 1, None, closed="left")],
     "on_shortfall": [StrOptions({"fill", "warn", "raise"})],
@@ -57,6 +58,8 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
     "guidance_scale": [Interval(Real, 0, None, closed="left")],
     "guidance_interval": [tuple, list],
+    "start": [StrOptions(set(STARTS)), callable],
+    "start_noise": [Interval(Real, 0, None, closed="neither")],
     "image_shape": [tuple, list, None],
     "categorical_features": [StrOptions({"auto"}), "array-like", None],
     "memory": [str, os.PathLike, Memory, None],
@@ -66,9 +69,6 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
-
-# torch's global generators are one for all threads, so fits that need them take turns.
-_GLOBAL_GENERATORS = threading.RLock()
 
 LABEL_DROPOUT = 0.1
 # Half-life of the parameter average, as a share of all rows seen in training.
@@ -92,7 +92,7 @@ def build_network(
     """
     shape, n_classes = data.codec.sample_shape, len(data.classes)
     if callable(choice):
-        with _GLOBAL_GENERATORS, private_global_rng(seed, device):
+        with private_global_rng(seed, device):
             is_module = isinstance(choice, torch.nn.Module)
             network = None if is_module else choice(shape, n_classes)
         if not isinstance(network, torch.nn.Module):
@@ -113,11 +113,11 @@ def own_randomness(
 
     Yields the generators that they draw from, none where all callables are the library's.
     """
-    names = ("network", "regularizer", "sigma_distribution", "solver")
+    names = ("network", "regularizer", "sigma_distribution", "solver", "start")
     if not any(callable(getattr(parameters, name)) for name in names):
         yield ()
         return
-    with _GLOBAL_GENERATORS, private_global_rng(seed, device):
+    with private_global_rng(seed, device):
         on_device = []
         if device.type == "cuda":
             index = torch.cuda.current_device() if device.index is None else device.index
@@ -168,6 +168,8 @@ def generation_plan(parameters: Any, is_image: bool, device: torch.device) -> Ge
         # Generation keeps no activations for a backward pass, so a GPU has room for more rows. A
         # CPU gains nothing from them.
         batch_size=_batch_size(parameters, is_image) * (1 if device.type == "cpu" else 8),
+        start=lookup(STARTS, parameters.start),
+        start_noise=float(parameters.start_noise),
     )
 
 
@@ -175,11 +177,11 @@ def filter_plan(parameters: Any, is_discrete: bool) -> FilterPlan:
     """Read the thresholds of a balancer.
 
     Where rows are made of a few values only, equal ones give nothing away, and none but them may
-    be right: there the guard against near-copies is off.
+    be right: there the guard against copies is off.
     """
-    maxima = {name: getattr(parameters, f"{name}_max") for name in ("d1", "d2", "d3")}
+    maxima = {name: getattr(parameters, f"{name}_max") for name in ("d1", "d2", "d3", "centre")}
     on = {name: float(maximum) for name, maximum in maxima.items() if maximum is not None}
-    return FilterPlan(on, d1_min=0.0 if is_discrete else parameters.d1_min)
+    return FilterPlan(on, parameters.d1_min, copies_allowed=is_discrete)
 
 
 def _batch_size(parameters: Any, is_image: bool) -> int:

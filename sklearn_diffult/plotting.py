@@ -1,16 +1,18 @@
-"""Displays: pictures of what a balancer made and what its filters decided.
+"""Displays: what a balancer made, what its filters decided, and what a search found.
 
 matplotlib is imported when a picture is drawn, not before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sklearn_diffult.codecs import ImageCodec
 
@@ -18,6 +20,22 @@ from sklearn_diffult.codecs import ImageCodec
 def _pictures(X: Any, codec: ImageCodec) -> np.ndarray:
     """Return images of the codec's container as floats "n h w c" in [0, 1]."""
     return ((codec.encode(X) + 1) / 2).permute(0, 2, 3, 1).numpy()
+
+
+def _check_resampled(X: Any, y: np.ndarray, synthetic_mask: np.ndarray) -> None:
+    """Raise a ValueError unless all three are what one call of ``fit_resample`` gave."""
+    n_rows = _num_samples(X)
+    if y.shape != (n_rows,):
+        raise ValueError(
+            f"y has shape {y.shape}, but X has {n_rows} images; give the X and y that one call of "
+            "fit_resample returned, y with one label per image."
+        )
+    if synthetic_mask.dtype != bool or synthetic_mask.shape != (n_rows,):
+        raise ValueError(
+            f"synthetic_mask is of {synthetic_mask.dtype} with shape {synthetic_mask.shape}, but X "
+            f"has {n_rows} images; give balancer.synthetic_mask_ of the fit_resample that returned "
+            "X, one boolean per image."
+        )
 
 
 def _draw_row(axes: Any, images: np.ndarray, titles: list[str] | None = None) -> None:
@@ -81,11 +99,25 @@ class SyntheticDisplay:
             Images per class and kind.
         image_shape : tuple or None, default=None
             As in `DiffusionBalancer`, for flat rows.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, the mask is none or marks no row, or a label is not in y.
         """
-        y = np.asarray(y)
+        y, synthetic_mask = np.asarray(y), np.asarray(synthetic_mask)
+        _check_resampled(X, y, synthetic_mask)
         images = _pictures(X, ImageCodec(image_shape).fit(X))
         if labels is None:
             labels = np.unique(y[synthetic_mask]).tolist()
+        if not labels:
+            raise ValueError(
+                "synthetic_mask marks no row as synthetic, so there is no class to show; name some "
+                "in labels."
+            )
+        known = np.unique(y).tolist()
+        if unknown := [label for label in labels if label not in known]:
+            raise ValueError(f"labels={labels!r} has {unknown}, which y has not; it has {known}.")
         pick = {
             kind: {label: images[(y == label) & mask][:n_columns] for label in labels}
             for kind, mask in (("real", ~synthetic_mask), ("synthetic", synthetic_mask))
@@ -151,6 +183,13 @@ class FilterDisplay:
             Images per class and decision.
         n_classes : int, default=5
             Classes shown: those with the most rejected examples.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit_resample``.
+        ValueError
+            If the balancer was fitted to a table, or X and y are not what it returned last.
         """
         unfiltered = "%(name)s has filtered nothing yet; call fit_resample first."
         check_is_fitted(balancer, "rejected_examples_", msg=unfiltered)
@@ -160,6 +199,12 @@ class FilterDisplay:
                 "look at filter_report_ and rejected_examples_."
             )
         y = np.asarray(y)
+        n_rows = len(balancer.synthetic_mask_)
+        if not _num_samples(X) == len(y) == n_rows:
+            raise ValueError(
+                f"X has {_num_samples(X)} images and y {len(y)} labels, but the balancer's last "
+                f"fit_resample returned {n_rows}; give the X and y that it returned."
+            )
         examples = balancer.rejected_examples_
         n_rejected = dict.fromkeys(balancer.filter_report_, 0)
         n_rejected |= {label: len(reasons) for label, (_, reasons) in examples.items()}
@@ -205,3 +250,134 @@ class FilterDisplay:
         figure.text(0.73, 0.97, "rejected, and by what", ha="center", va="top", fontsize=10)
         self.figure_ = figure
         return self
+
+
+@dataclass(repr=False)
+class SearchDisplay:
+    """Scores of a search against one parameter, with their spread over the folds.
+
+    Parameters
+    ----------
+    param : str
+        The parameter's name in the search.
+    values : ndarray of shape (n_values,)
+        Its values: sorted numbers, or text where a value is no number.
+    means, deviations : dict of str to ndarray of shape (n_values,)
+        Mean and standard deviation over the folds, by score.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Set by `plot`.
+    figure_ : matplotlib Figure
+        Set by `plot`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_diffult.plotting import SearchDisplay
+    >>> grid = {"max_depth": [1, 2, 3], "criterion": ["gini", "entropy"]}
+    >>> search = GridSearchCV(DecisionTreeClassifier(random_state=0), grid, cv=3)
+    >>> search.fit(*load_iris(return_X_y=True))
+    GridSearchCV(...)
+    >>> display = SearchDisplay.from_search(search, param="max_depth")
+    >>> display.values.tolist(), list(display.means)
+    ([1.0, 2.0, 3.0], ['score'])
+    """
+
+    param: str
+    values: np.ndarray
+    means: dict[str, np.ndarray]
+    deviations: dict[str, np.ndarray]
+
+    @classmethod
+    def from_search(
+        cls, search: Any, *, param: str = "balance__omega", scores: Sequence[str] | None = None
+    ) -> Self:
+        """Take the scores out of a fitted search.
+
+        Where the search went over other parameters too, each value of `param` stands for the
+        candidate with the best first score among those that have the value. All lines show that
+        one candidate: bests of each score on its own might come from different candidates, and no
+        classifier would have them all.
+
+        Parameters
+        ----------
+        search : GridSearchCV, RandomizedSearchCV or other estimator with ``cv_results_``
+            Fitted, with one score or several, such as those of
+            `sklearn_diffult.metrics.make_shot_scorers`.
+        param : str, default="balance__omega"
+            Name of the parameter, as in the search.
+        scores : sequence of str or None, default=None
+            Scores to show; the first picks the candidate. None takes all, that of ``refit`` first.
+
+        Raises
+        ------
+        NotFittedError
+            Before the search's `fit`.
+        ValueError
+            If the search did not vary `param` or has no such score.
+        """
+        check_is_fitted(search, "cv_results_")
+        results = search.cv_results_
+        names = _scores_of(search, scores)
+        candidates = [i for i, each in enumerate(results["params"]) if param in each]
+        if not candidates:
+            searched = sorted({name for each in results["params"] for name in each})
+            raise ValueError(f"param={param!r} is not among the searched parameters {searched}.")
+        found = [results["params"][i][param] for i in candidates]
+        values = np.array(found if all(map(_is_number, found)) else list(map(str, found)))
+        values = values.astype(float) if values.dtype.kind in "biuf" else values
+        # A candidate whose fit failed has no score.
+        first = np.nan_to_num(results[f"mean_test_{names[0]}"][candidates], nan=-np.inf)
+        distinct = np.unique(values)
+        best = [max(np.flatnonzero(values == each), key=lambda i: first[i]) for each in distinct]
+        chosen = np.array(candidates)[best]
+        means, deviations = (
+            {name: np.asarray(results[f"{kind}_test_{name}"])[chosen] for name in names}
+            for kind in ("mean", "std")
+        )
+        return cls(param, distinct, means, deviations)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw one line per score and a band of one standard deviation over the folds around it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        display : SearchDisplay
+        """
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+        for name, mean in self.means.items():
+            (line,) = ax.plot(self.values, mean, marker="o", markersize=4, label=name)
+            low, high = mean - self.deviations[name], mean + self.deviations[name]
+            ax.fill_between(self.values, low, high, color=line.get_color(), alpha=0.15, lw=0)
+        ax.set(xlabel=self.param, ylabel="score in the test folds")
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def _scores_of(search: Any, scores: Sequence[str] | None) -> list[str]:
+    """Names of the scores to show, the one that decides first."""
+    prefix = "mean_test_"
+    known = [key.removeprefix(prefix) for key in search.cv_results_ if key.startswith(prefix)]
+    refit = getattr(search, "refit", None)
+    if scores is None:
+        return sorted(known, key=lambda name: name != refit)
+    if isinstance(scores, str) or not scores or not set(scores) <= set(known):
+        raise ValueError(f"scores={scores!r} must be a list of names among {known}.")
+    return list(scores)

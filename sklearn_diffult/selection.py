@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_diffult.filters import Evidence, FilterPlan, Verdict, judge
+from sklearn_diffult.filters import FilterPlan, Verdict, judge
 from sklearn_diffult.streams import Scored
 
 # After a poor round, ask for at most this many rows per row that is missing.
@@ -34,7 +34,7 @@ class Candidates:
         ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail several), ``filled`` (kept
         although rejected, the least bad), ``shortfall``.
     examples, reasons : list of Tensor, list of str
-        The first rejected rows, and which metrics each failed.
+        The first rejected rows that are no near-copies, and which metrics each failed.
     """
 
     label: int
@@ -72,7 +72,7 @@ class Candidates:
         for name, failed in verdict.failed.items():
             key = f"rejected_{name}"
             self.report[key] = self.report.get(key, 0) + int(failed.sum())
-        for row in np.flatnonzero(~verdict.kept)[: MAX_EXAMPLES - len(self.examples)]:
+        for row in rejected[: MAX_EXAMPLES - len(self.examples)]:
             self.examples.append(rows[row].clone())
             names = [name for name, failed in verdict.failed.items() if failed[row]]
             self.reasons.append(" ".join(names))
@@ -110,7 +110,6 @@ class Selection:
 def select(
     wanted: dict[int, int],
     draw: Callable[[dict[int, int]], dict[int, Scored]],
-    evidence: Evidence,
     plan: FilterPlan,
     max_rounds: int,
     fill: bool,
@@ -123,8 +122,8 @@ def select(
         Rows to select per class index, all positive, at least one class.
     draw : callable
         ``draw(counts) -> scored rows``: the next rows of each class index, as many as it says.
-    evidence, plan : Evidence, FilterPlan
-        What the filters look at, and their thresholds.
+    plan : FilterPlan
+        Thresholds on the scores.
     max_rounds : int
         Rounds of generation at most.
     fill : bool
@@ -144,7 +143,7 @@ def select(
         for each in candidates:
             if each.label in drawn:
                 found = drawn[each.label]
-                verdict = judge(evidence, found.scores, len(found.rows), each.label, plan)
+                verdict = judge(found.scores, len(found.rows), plan)
                 each.take(found.rows, verdict)
     chosen = [each.finish(fill) for each in candidates]
     labels = [each.label for each in candidates]

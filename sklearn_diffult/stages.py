@@ -127,17 +127,20 @@ class Stages:
 
     @contextlib.contextmanager
     def resumable(self) -> Iterator[None]:
-        """Keep the checkpoint until all is done, and point to it when the user interrupts."""
+        """Keep the checkpoint until all is done, and point to it when the user interrupts.
+
+        When all is done, bound what `memory` holds.
+        """
         directory = self._parameters.checkpoint
-        if directory is None:
-            yield
-            return
         try:
             yield
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(self.advice())
+            if directory is not None:
+                interrupt.add_note(self.advice())
             raise
-        checkpoint_path(directory, self._checkpoint_key).unlink(missing_ok=True)
+        if directory is not None:
+            checkpoint_path(directory, self._checkpoint_key).unlink(missing_ok=True)
+        self._cache.trim()
 
     def advice(self) -> str:
         """Say how to go on after an interruption; "" where there is no checkpoint."""
@@ -154,7 +157,13 @@ class Stages:
             self._cache,
             lambda: self._candidates_key,
             lambda labels, positions: generate_rows(
-                self._parameters, denoiser, self._data.codec, labels, positions, self._seeds[0]
+                self._parameters,
+                denoiser,
+                self._data.codec,
+                labels,
+                positions,
+                self._seeds[0],
+                self._data,
             ),
             self._as_the_user_gets_them,
             {
@@ -223,9 +232,19 @@ def generate_rows(
     labels: np.ndarray,
     positions: np.ndarray,
     seed: int,
+    data: TrainingData | None = None,
 ) -> torch.Tensor:
-    """Generate encoded rows, given by class index and number among the rows of the class."""
+    """Generate encoded rows, given by class index and number among the rows of the class.
+
+    Without the real rows, as a fitted balancer carries none, generation starts from pure noise.
+    """
     device = resolve_device(parameters.device)
+    plan = generation_plan(parameters, codec.is_image, device)
+    real = None
+    if data is None:
+        plan = dataclasses.replace(plan, start=None)
+    else:
+        real = data.encoded, data.indices
     if device.type != "cpu":
         denoiser = copy.deepcopy(denoiser).to(device)
     with own_randomness(parameters, draw_seed(seed, labels[0], positions[0]), device):
@@ -234,10 +253,11 @@ def generate_rows(
             labels,
             positions,
             codec.sample_shape,
-            generation_plan(parameters, codec.is_image, device),
+            plan,
             seed=seed,
             device=device,
             dtype=resolve_precision(parameters.precision, device, codec.is_image),
+            real=real,
             verbose=parameters.verbose,
         )
 

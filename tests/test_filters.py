@@ -10,10 +10,13 @@ from sklearn_diffult.filters import (
     MIN_ROWS_FOR_OWN_SCALE,
     Evidence,
     FilterPlan,
+    bands,
     class_scales,
     judge,
     leave_one_out_distances,
     nearest_distances,
+    score_centre,
+    score_copy,
     score_d1,
     score_d2,
     score_d3,
@@ -43,7 +46,7 @@ def opinionated(rows=ROWS, labels=LABELS):
 def judged(looked_at, rows, label, plan):
     """Score rows and decide: the scores, and the verdict on them."""
     scores = {name: METRICS[name](looked_at, rows, label) for name in plan.metrics}
-    return scores, judge(looked_at, scores, len(rows), label, plan)
+    return scores, judge(scores, len(rows), plan)
 
 
 # Distances and scales -----------------------------------------------------------------
@@ -122,6 +125,20 @@ def test_d2_is_d1_among_features():
     np.testing.assert_allclose(score_d2(looked_at, rows, 0), np.array([0, 0, 2.25]) / 10)
 
 
+def test_centre_is_the_distance_to_the_class_s_mean_in_units_of_its_diameter():
+    looked_at = evidence(embed=lambda rows: rows)
+    # Both lines have their mean half-way; the first is 11 long, the second 44.
+    rows = np.array([[5.5, 0.0], [16.5, 0.0], [5.5, 22.0]])
+    np.testing.assert_allclose(score_centre(looked_at, rows, 0), [0, 1, 2])
+    np.testing.assert_allclose(score_centre(looked_at, [[22.0, 1044.0]], 1), 1)
+    # A class of one row has no diameter: the largest of the others stands in.
+    np.testing.assert_allclose(score_centre(looked_at, [[0.0, -956.0]], 2), 1)
+
+
+def test_bands_are_closed_above():
+    assert bands([0, 1, 1.01, 2, 2.01]).tolist() == ["ID", "ID", "AID", "AID", "OOD"]
+
+
 def test_d3_is_surprise_in_units_of_the_mean_surprise_of_unseen_real_rows():
     held_out = np.concatenate([np.arange(12.0), np.full(12, 0.25), [np.nan]])
     looked_at = evidence(
@@ -135,7 +152,7 @@ def test_d3_is_surprise_in_units_of_the_mean_surprise_of_unseen_real_rows():
     np.testing.assert_allclose(score_d3(looked_at, rows, 2), [13 / pooled, 2 / pooled])
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if name != "d1"])
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("d1", "copy")])
 def test_a_metric_without_its_classifier_says_so(name):
     with pytest.raises(ValueError, match=f"{name} needs a classifier"):
         METRICS[name](evidence(), ROWS[:2], 0)
@@ -191,10 +208,11 @@ def test_a_score_does_not_depend_on_the_rows_beside_it(name):
 
 @pytest.mark.parametrize(
     ("maxima", "d1_min", "metrics"),
-    [({}, 0.0, []), ({}, 0.1, ["d1"]), ({"d3": 1.0, "d2": 1.0}, 0.1, ["d1", "d2", "d3"])],
+    [({}, 0.0, ["copy"]), ({}, 0.1, ["copy"]), ({"d3": 1.0, "d2": 1.0}, 0.1, ["copy", "d2", "d3"])],
 )
 def test_a_plan_asks_for_the_scores_that_decide(maxima, d1_min, metrics):
     assert FilterPlan(maxima, d1_min).metrics == metrics
+    assert FilterPlan(maxima, d1_min, copies_allowed=True).metrics == sorted(maxima)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
@@ -231,10 +249,10 @@ BESIDE_THE_LINE = np.array([[3.0, 0], [3.0, 0.05], [3.5, 0], [3.0, 1], [3.0, 2],
 def test_rows_up_to_the_maximum_are_kept_and_badness_is_score_over_maximum():
     scores, verdict = judged(evidence(), BESIDE_THE_LINE, 0, FilterPlan({"d1": 2.0}, d1_min=0))
     np.testing.assert_allclose(scores["d1"], [0, 0.05, 0.5, 1, 2, 4])
-    np.testing.assert_allclose(verdict.badness, [0, 0.025, 0.25, 0.5, 1, 2])
+    np.testing.assert_allclose(verdict.badness, [np.inf, 0.025, 0.25, 0.5, 1, 2])
     assert verdict.failed["d1"].tolist() == [False] * 5 + [True]
-    assert verdict.kept.tolist() == [True] * 5 + [False]
-    assert set(verdict.failed) == {"d1"}
+    assert verdict.kept.tolist() == [False] + [True] * 4 + [False]
+    assert set(verdict.failed) == {"d1", "near_copy"}
 
 
 @pytest.mark.parametrize("maxima", [{}, {"d1": 2.0}])
@@ -246,8 +264,21 @@ def test_near_copies_are_refused_for_good_whether_d1_is_on_or_off(maxima):
     assert verdict.kept.tolist() == [False, False, True, True, True, not maxima]
 
 
+@pytest.mark.parametrize("d1_min", [0.0, 0.1])
+def test_near_copies_of_another_classes_rows_are_refused_too(d1_min):
+    _, verdict = judged(evidence(), BESIDE_THE_LINE, 1, FilterPlan({}, d1_min=d1_min))
+    assert verdict.failed["near_copy"].tolist() == [True, d1_min > 0] + [False] * 4
+
+
+def test_how_near_is_too_near_is_in_units_of_the_class_of_the_real_row():
+    # Beside class 1, whose rows are 4 apart: 0.3 is near there, and would not be beside class 0.
+    rows = np.array([[4.0, 1000.3], [3.0, 0.3]])
+    np.testing.assert_allclose(score_copy(evidence(), rows, 0), [0.3 / 4, 0.3])
+
+
 def test_with_everything_off_every_row_is_kept():
-    scores, verdict = judged(evidence(), BESIDE_THE_LINE, 0, FilterPlan({}, d1_min=0))
+    plan = FilterPlan({}, d1_min=0, copies_allowed=True)
+    scores, verdict = judged(evidence(), BESIDE_THE_LINE, 0, plan)
     assert verdict.kept.all()
     assert scores == {}
     assert verdict.failed == {}
@@ -261,15 +292,19 @@ def test_copies_are_let_through_where_most_real_rows_have_a_twin():
     assert not judged(looked_at, 4 * LINE + [0, 1000], 1, plan)[1].kept.any()
 
 
-def test_twins_are_recognised_among_images_too():
+@pytest.mark.parametrize("d1_min", [0.0, 0.1])
+def test_copies_of_images_are_refused_even_where_most_have_a_twin(d1_min):
     rows = np.repeat(np.random.RandomState(0).rand(10, 784).astype(np.float32), 2, axis=0)
-    looked_at = evidence(rows, np.zeros(20, dtype=int))
-    assert judged(looked_at, rows, 0, FilterPlan({}, d1_min=0.1))[1].kept.all()
+    plan = FilterPlan({}, d1_min)
+    in_a_table = evidence(rows, np.zeros(20, dtype=int))
+    assert judged(in_a_table, rows, 0, plan)[1].kept.all()
+    images = evidence(rows, np.zeros(20, dtype=int), twins_are_harmless=False)
+    assert not judged(images, rows, 0, plan)[1].kept.any()
 
 
 def test_the_worst_metric_decides():
     looked_at = opinionated()
-    plan = FilterPlan({"d1": 1.0, "d3": 0.02}, d1_min=0)
+    plan = FilterPlan({"d1": 1.0, "d3": 0.02}, d1_min=0, copies_allowed=True)
     scores, verdict = judged(looked_at, BESIDE_THE_LINE, 0, plan)
     expected = np.maximum(scores["d1"], scores["d3"] / 0.02)
     np.testing.assert_allclose(verdict.badness, expected)

@@ -6,11 +6,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.datasets import make_classification
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
-from sklearn_diffult import DiffusionBalancer
+from sklearn_diffult import DiffusionBalancer, Pipeline
 from sklearn_diffult.codecs import ImageCodec, TableCodec
-from sklearn_diffult.plotting import FilterDisplay, SyntheticDisplay
+from sklearn_diffult.metrics import make_shot_scorers
+from sklearn_diffult.plotting import FilterDisplay, SearchDisplay, SyntheticDisplay
 
 mpl.use("agg")
 RANDOM_STATE = np.random.RandomState(0)
@@ -90,5 +94,140 @@ def test_a_balancer_of_tables_is_refused():
         FilterDisplay.from_balancer(balancer, X.reshape(10, -1), Y)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": Y[:-1]}, r"y has shape \(9,\), but X has 10 images"),
+        ({"y": np.eye(2)[Y]}, r"y has shape \(10, 2\)"),
+        ({"synthetic_mask": SYNTHETIC[1:]}, r"synthetic_mask .* shape \(9,\), but X has 10 images"),
+        ({"synthetic_mask": SYNTHETIC.astype(int)}, "synthetic_mask is of int64"),
+        ({"synthetic_mask": np.flatnonzero(SYNTHETIC)}, "synthetic_mask is of int64"),
+        ({"synthetic_mask": np.zeros(10, dtype=bool)}, "synthetic_mask marks no row"),
+        ({"labels": [1, 7]}, r"labels=\[1, 7\] has \[7\], which y has not; it has \[0, 1\]"),
+    ],
+)
+def test_rows_labels_and_mask_that_do_not_belong_together_are_refused_by_name(changes, message):
+    given = {"X": X, "y": Y, "synthetic_mask": SYNTHETIC} | changes
+    with pytest.raises(ValueError, match=message):
+        SyntheticDisplay.from_resampled(**given)
+
+
+@pytest.mark.parametrize("rows", [(X[:9], Y), (X, Y[:9]), (X[:9], Y[:9])])
+def test_rows_of_another_resampling_than_the_balancers_last_are_refused(rows):
+    with pytest.raises(ValueError, match="X has .* y .* fit_resample returned 10"):
+        FilterDisplay.from_balancer(balancer_that_rejected({}), *rows)
+
+
+def test_lists_serve_as_labels_and_mask():
+    display = SyntheticDisplay.from_resampled(list(X), Y.tolist(), SYNTHETIC.tolist())
+    assert len(display.synthetic[1]) == 4
+
+
+# Searches -----------------------------------------------------------------------------
+
+
+def searched(params, refit=True, **scores):
+    """A search that found the scores that the test says, by candidate and fold."""
+    search = GridSearchCV(LogisticRegression(), {}, refit=refit)
+    search.cv_results_ = {"params": params}
+    for name, folds in scores.items():
+        search.cv_results_[f"mean_test_{name}"] = np.mean(folds, axis=1)
+        search.cv_results_[f"std_test_{name}"] = np.std(folds, axis=1)
+    return search
+
+
+CANDIDATES = [{"omega": omega, "depth": depth} for omega in (1, 0.5, 0) for depth in (2, None)]
+# Of each omega the candidate with depth None is better in "a", the other one in "b".
+A = [[0.1, 0.3], [0.6, 0.8], [0.2, 0.2], [0.5, 0.9], [0.3, 0.3], [0.4, 0.6]]
+B = [[0.9, 0.9], [0.1, 0.1], [0.8, 0.8], [0.2, 0.2], [0.7, 0.7], [0.3, 0.3]]
+
+
+def test_lines_go_through_the_candidate_that_is_best_by_the_first_score():
+    search = searched(CANDIDATES, a=A, b=B)
+    display = SearchDisplay.from_search(search, param="omega")
+    assert display.values.tolist() == [0, 0.5, 1]
+    np.testing.assert_allclose(display.means["a"], [0.5, 0.7, 0.7])
+    np.testing.assert_allclose(display.deviations["a"], [0.1, 0.2, 0.1])
+    np.testing.assert_allclose(display.means["b"], [0.3, 0.2, 0.1])
+    other = SearchDisplay.from_search(search, param="omega", scores=["b", "a"])
+    assert list(other.means) == ["b", "a"]
+    np.testing.assert_allclose(other.means["a"], [0.3, 0.2, 0.2])
+    by_refit = SearchDisplay.from_search(searched(CANDIDATES, "b", a=A, b=B), param="omega")
+    assert list(by_refit.means) == ["b", "a"]
+
+
+def test_values_that_are_no_numbers_are_text():
+    display = SearchDisplay.from_search(searched(CANDIDATES, score=A), param="depth").plot()
+    assert display.values.tolist() == ["2", "None"]
+    np.testing.assert_allclose(display.means["score"], [0.3, 0.7])
+    assert [each.get_text() for each in display.ax_.get_xticklabels()] == ["2", "None"]
+
+
+def test_a_candidate_that_failed_is_not_the_best_and_one_without_the_parameter_does_not_count():
+    candidates = [{"omega": 0}, {"omega": 0}, {"omega": 1}, {"depth": 3}]
+    scores = [[np.nan, 0.9], [0.1, 0.2], [np.nan, np.nan], [1, 1]]
+    display = SearchDisplay.from_search(searched(candidates, score=scores), param="omega")
+    np.testing.assert_allclose(display.means["score"], [0.15, np.nan])
+
+
+def test_each_score_is_a_line_within_a_band_of_its_deviation():
+    display = SearchDisplay.from_search(searched(CANDIDATES, a=A, b=B), param="omega").plot()
+    ax = display.ax_
+    assert display.figure_ is ax.figure
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0.5], [0.5, 0.7], [1, 0.7]])
+    (band,) = ax.collections[0].get_paths()
+    heights = {x: np.ptp(band.vertices[band.vertices[:, 0] == x, 1]) for x in (0, 0.5, 1)}
+    assert heights == pytest.approx({0: 0.2, 0.5: 0.4, 1: 0.2})
+    assert ax.get_xlabel() == "omega"
+    _, own = plt.subplots()
+    assert display.plot(ax=own).ax_ is own
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"param": "omga"}, r"param='omga' is not among .*\['depth', 'omega'\]"),
+        ({"scores": ["a", "few"]}, r"scores=\['a', 'few'\] must be .*\['a', 'b'\]"),
+        ({"scores": "a"}, "must be a list"),
+        ({"scores": []}, "must be a list"),
+    ],
+)
+def test_what_the_search_has_not_is_refused_by_name(changes, message):
+    search = searched(CANDIDATES, a=A, b=B)
+    with pytest.raises(ValueError, match=message):
+        SearchDisplay.from_search(search, **{"param": "omega"} | changes)
+
+
+@pytest.mark.parametrize("kind", [GridSearchCV, RandomizedSearchCV])
+@pytest.mark.parametrize("scoring", ["several", "one"])
+def test_searches_of_scikit_learn_can_be_shown(kind, scoring):
+    X, y = make_classification(
+        120, n_informative=4, n_classes=3, weights=[0.7, 0.2], random_state=0
+    )
+    scorers = make_shot_scorers(y, many_more_than=60, few_less_than=20)
+    pipeline = Pipeline(
+        [
+            ("balance", DiffusionBalancer(n_steps=2, n_solver_steps=2, d2_max=None)),
+            ("clf", LogisticRegression()),
+        ]
+    )
+    search = kind(
+        pipeline,
+        {"balance__omega": [0.1, 0.9]},
+        scoring=scorers if scoring == "several" else None,
+        refit=False,
+        cv=2,
+        **({"n_iter": 2, "random_state": 0} if kind is RandomizedSearchCV else {}),
+    )
+    with pytest.raises(NotFittedError):
+        SearchDisplay.from_search(search)
+    display = SearchDisplay.from_search(search.fit(X, y)).plot()
+    assert display.values.tolist() == [0.1, 0.9]
+    assert list(display.means) == (list(scorers) if scoring == "several" else ["score"])
+    assert len(display.ax_.lines) == len(display.means)
+
+
 def test_a_display_prints_as_one_line():
     assert len(repr(SyntheticDisplay.from_resampled(X, Y, SYNTHETIC))) < 100
+    assert len(repr(SearchDisplay.from_search(searched(CANDIDATES, a=A), param="omega"))) < 100

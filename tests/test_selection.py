@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_diffult.filters import Evidence, FilterPlan, score_d1
+from sklearn_diffult.filters import METRICS, Evidence, FilterPlan
 from sklearn_diffult.selection import (
     MAX_EXAMPLES,
     MAX_SURPLUS,
@@ -43,7 +43,8 @@ class Draw:
         places = (self.drawn[label] + np.arange(count)) % len(self.scores)
         self.drawn[label] += count
         rows = 1000 * label - self.scores[places][:, None]
-        return Scored(torch.from_numpy(rows), {"d1": score_d1(EVIDENCE, rows, label)})
+        scores = {name: METRICS[name](EVIDENCE, rows, label) for name in PLAN.metrics}
+        return Scored(torch.from_numpy(rows), scores)
 
 
 def d1_of(selection, label):
@@ -57,7 +58,7 @@ def reports_of(selection):
 
 def test_one_round_suffices_when_every_row_passes():
     draw = Draw(1.0)
-    selection = select({2: 4, 0: 3}, draw, EVIDENCE, PLAN, max_rounds=5, fill=True)
+    selection = select({2: 4, 0: 3}, draw, PLAN, max_rounds=5, fill=True)
     assert draw.calls == [[3, 0, 4]]
     assert selection.indices.tolist() == [0, 0, 0, 2, 2, 2, 2]
     assert d1_of(selection, 2) == [1, 1, 1, 1]
@@ -74,7 +75,7 @@ def test_one_round_suffices_when_every_row_passes():
 def test_further_rounds_ask_only_for_what_is_missing_and_reach_the_count():
     # Class 0 gets a bad row in every three.
     draw = Draw(1.0, 0.5, 3.0)
-    selection = select({0: 9, 1: 2}, draw, EVIDENCE, PLAN, max_rounds=5, fill=False)
+    selection = select({0: 9, 1: 2}, draw, PLAN, max_rounds=5, fill=False)
     assert draw.calls[0] == [9, 2, 0]
     # 6 of 9 passed: 3 missing times 1.1 * 9 / 6, rounded up.
     assert draw.calls[1] == [5, 0, 0]
@@ -84,7 +85,7 @@ def test_further_rounds_ask_only_for_what_is_missing_and_reach_the_count():
 
 def test_rows_beyond_the_count_are_dropped_but_counted():
     draw = Draw(3.0, 1.0)
-    selection = select({0: 3}, draw, EVIDENCE, PLAN, max_rounds=5, fill=False)
+    selection = select({0: 3}, draw, PLAN, max_rounds=5, fill=False)
     report = reports_of(selection)[0]
     # Round 0: bad, good, bad. Round 1 draws ceil(2 * 3.3) = 7: four good, of which two needed.
     assert draw.calls == [[3, 0, 0], [7, 0, 0]]
@@ -95,14 +96,14 @@ def test_rows_beyond_the_count_are_dropped_but_counted():
 
 def test_a_round_never_asks_for_more_than_the_largest_surplus():
     draw = Draw(5.0)
-    select({0: 10}, draw, EVIDENCE, PLAN, max_rounds=3, fill=False)
+    select({0: 10}, draw, PLAN, max_rounds=3, fill=False)
     assert [asked[0] for asked in draw.calls] == [10, 10 * MAX_SURPLUS, 10 * MAX_SURPLUS]
 
 
 @pytest.mark.parametrize("max_rounds", [1, 2, 4])
 def test_rounds_are_capped_and_the_shortfall_is_counted(max_rounds):
     draw = Draw(3.0)
-    selection = select({1: 2}, draw, EVIDENCE, PLAN, max_rounds, fill=False)
+    selection = select({1: 2}, draw, PLAN, max_rounds, fill=False)
     assert len(draw.calls) == max_rounds
     assert len(selection.rows) == 0
     assert selection.rows.shape[1:] == (1,)
@@ -114,7 +115,7 @@ def test_rounds_are_capped_and_the_shortfall_is_counted(max_rounds):
 
 def test_filling_takes_the_least_bad_in_order_after_the_kept():
     draw = Draw(9.0, 1.0, 2.5, 7.0, 3.0)
-    selection = select({0: 5}, draw, EVIDENCE, PLAN, max_rounds=1, fill=True)
+    selection = select({0: 5}, draw, PLAN, max_rounds=1, fill=True)
     assert d1_of(selection, 0) == [1.0, 2.5, 3.0, 7.0, 9.0]
     assert reports_of(selection)[0]["filled"] == 4
     assert reports_of(selection)[0]["shortfall"] == 0
@@ -122,14 +123,14 @@ def test_filling_takes_the_least_bad_in_order_after_the_kept():
 
 def test_filling_looks_at_the_rejected_rows_of_all_rounds():
     draw = Draw(9.0, 3.0, 8.0, 7.0, 2.5, 6.0, 5.0, 9.0, 9.0, 9.0)
-    selection = select({0: 2}, draw, EVIDENCE, PLAN, max_rounds=2, fill=True)
+    selection = select({0: 2}, draw, PLAN, max_rounds=2, fill=True)
     assert draw.calls == [[2, 0, 0], [5, 0, 0]]
     assert d1_of(selection, 0) == [2.5, 3.0]
 
 
 def test_filling_never_takes_near_copies():
     draw = Draw(0.0, 0.05, 5.0)
-    selection = select({0: 3}, draw, EVIDENCE, PLAN, max_rounds=1, fill=True)
+    selection = select({0: 3}, draw, PLAN, max_rounds=1, fill=True)
     assert d1_of(selection, 0) == [5.0]
     assert reports_of(selection)[0] == {
         "generated": 3,
@@ -147,7 +148,7 @@ def test_the_numbers_of_a_report_add_up(seed, fill):
     random_state = np.random.RandomState(seed)
     draw = Draw(*random_state.choice([0.0, 0.5, 1.5, 2.5, 6.0], size=40))
     wanted = {label: int(random_state.randint(1, 30)) for label in range(N_CLASSES)}
-    selection = select(wanted, draw, EVIDENCE, PLAN, max_rounds=2, fill=fill)
+    selection = select(wanted, draw, PLAN, max_rounds=2, fill=fill)
     assert list(reports_of(selection)) == sorted(wanted)
     assert (np.diff(selection.indices) >= 0).all()
     for label, report in reports_of(selection).items():
@@ -161,31 +162,23 @@ def test_the_numbers_of_a_report_add_up(seed, fill):
         assert report["kept"] == min(passed, wanted[label])
 
 
-def test_the_first_rejected_rows_are_kept_as_examples_with_their_reasons():
-    draw = Draw(0.05, 1.0, 3.0)
+def test_the_first_rejected_rows_but_near_copies_are_kept_as_examples_with_their_reasons():
+    draw = Draw(0.05, 1.0, 3.0, 4.0)
     plan = FilterPlan({"d1": 2.0}, d1_min=0.1)
-    (candidates,) = select({0: 30}, draw, EVIDENCE, plan, max_rounds=3, fill=True).candidates
+    (candidates,) = select({0: 30}, draw, plan, max_rounds=3, fill=True).candidates
     assert len(candidates.examples) == MAX_EXAMPLES
-    assert candidates.reasons == ["near_copy", "d1"] * (MAX_EXAMPLES // 2)
-    assert [-row.item() for row in candidates.examples] == [0.05, 3.0] * (MAX_EXAMPLES // 2)
+    assert candidates.reasons == ["d1"] * MAX_EXAMPLES
+    assert [-row.item() for row in candidates.examples] == [3.0, 4.0] * (MAX_EXAMPLES // 2)
 
 
 def test_images_keep_their_shape():
-    real = np.random.RandomState(0).rand(4, 64)
-
     def draw(counts):
         return {
             label: Scored(torch.full((count, 1, 8, 8), 0.5), {}) for label, count in counts.items()
         }
 
-    selection = select(
-        {1: 3},
-        draw,
-        Evidence(real, np.array([0, 0, 1, 1]), 2),
-        FilterPlan({}, d1_min=0),
-        max_rounds=1,
-        fill=False,
-    )
+    plan = FilterPlan({}, d1_min=0, copies_allowed=True)
+    selection = select({1: 3}, draw, plan, max_rounds=1, fill=False)
     assert selection.rows.shape == (3, 1, 8, 8)
 
 
@@ -200,7 +193,7 @@ def test_a_class_that_needs_nothing_more_asks_for_nothing():
 
 
 def test_there_is_no_message_when_every_class_has_its_count():
-    selection = select({0: 3}, Draw(1.0), EVIDENCE, PLAN, max_rounds=1, fill=True)
+    selection = select({0: 3}, Draw(1.0), PLAN, max_rounds=1, fill=True)
     assert shortfall_message(reports_of(selection), 1) == ""
     assert shortfall_message({}, 1) == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import importlib
 import shutil
@@ -207,6 +208,52 @@ def test_two_processes_of_a_search_do_not_train_the_same_twice(tmp_path):
     )
 
 
+@contextlib.contextmanager
+def dask_workers():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None),
+        joblib.parallel_config("dask"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def ray_workers():
+    ray = pytest.importorskip("ray")
+    ray_joblib = pytest.importorskip("ray.util.joblib")
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20)
+    ray_joblib.register_ray()
+    try:
+        with joblib.parallel_config("ray"):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # what Dask and Ray warn of is theirs
+@pytest.mark.parametrize("workers", [dask_workers, ray_workers])
+def test_workers_of_a_cluster_do_not_train_the_same_twice(workers, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # which would write to the home directory
+    grid = {"balance__omega": [0.1, 0.3, 0.5, 0.7]}
+    alone = search(tmp_path / "alone", grid)
+    with workers():
+        together = search(tmp_path / "cluster", grid, n_jobs=2)
+    assert entries(tmp_path / "cluster")["training"] == entries(tmp_path / "alone")["training"] == 4
+    assert together.best_score_ == alone.best_score_
+    np.testing.assert_array_equal(
+        together.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
+    )
+
+
+def test_who_holds_a_lock_waits_for_no_other_worker(tmp_path):
+    cache = StageCache(tmp_path)
+    with joblib.parallel_config("threading", n_jobs=2):
+        assert joblib.effective_n_jobs(None) == 2
+        assert cache.recall("stage", lambda: "0" * 32, joblib.effective_n_jobs) == 1
+
+
 def test_processes_that_want_the_same_wait_for_the_one_that_computes(tmp_path):
     script = f"""
     import os, sys, time
@@ -260,6 +307,77 @@ def test_memory_mapped_arrays_serve(tmp_path, computed):
     assert computed == {"train": 1, "generate": 1}
 
 
+def size(memory):
+    return sum(path.stat().st_size for path in memory.rglob("output.pkl"))
+
+
+def test_a_directory_holds_no_more_than_its_bound_and_loses_first_what_was_unused_for_longest(
+    tmp_path, computed, monkeypatch
+):
+    for seed in range(4):
+        balancer(memory=tmp_path, random_state=seed).fit(X, Y)
+    of_one = size(tmp_path) / 4
+    balancer(memory=tmp_path, random_state=1).fit(X, Y)  # only reads
+    assert computed["train"] == 4
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 2.5 * of_one)
+    foreign = Memory(tmp_path, verbose=0).cache(by_name)
+    foreign(1)
+    balancer(memory=tmp_path, random_state=1).fit(X, Y)  # only reads, so nothing is dropped
+    assert entries(tmp_path)["training"] == 4
+    balancer(memory=tmp_path, random_state=4).fit(X, Y)
+    assert size(tmp_path / "joblib" / "sklearn_diffult") <= 2.5 * of_one
+    assert entries(tmp_path)["training"] == 2
+    assert foreign.check_call_in_cache(1)
+    computed.clear()
+    for seed in (1, 4):
+        balancer(memory=tmp_path, random_state=seed).fit(X, Y)
+    assert not computed
+
+
+def test_a_bound_too_small_for_one_fit_drops_only_what_is_not_its_own(
+    tmp_path, computed, monkeypatch
+):
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 1)
+    balancer(memory=tmp_path).fit_resample(X, Y)
+    balancer(memory=tmp_path).fit_resample(X, Y)
+    assert computed == {"train": 1, "generate": 1}
+    balancer(memory=tmp_path, random_state=1).fit_resample(X, Y)
+    balancer(memory=tmp_path).fit_resample(X, Y)
+    assert computed == {"train": 3, "generate": 3}
+
+
+def test_who_gives_a_memory_of_joblib_bounds_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 1)
+    for seed in range(2):
+        balancer(memory=Memory(tmp_path, verbose=0), random_state=seed).fit(X, Y)
+    assert entries(tmp_path)["training"] == 2
+
+
+def test_a_fit_outlives_another_process_that_drops_everything_all_the_time(tmp_path):
+    script = """
+import sys, time
+from sklearn_diffult import _stage_cache
+_stage_cache.MAX_BYTES = 0
+print("ready", flush=True)
+while True:
+    cache = _stage_cache.StageCache(sys.argv[1])
+    cache._has_written = True
+    cache.trim()
+    time.sleep(0.001)
+"""
+    expected, _ = balancer().fit_resample(X, Y)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as dropping:
+        try:
+            assert dropping.stdout.readline() == b"ready\n"
+            for _ in range(3):
+                found, _ = balancer(memory=tmp_path).fit_resample(X, Y)
+                np.testing.assert_array_equal(found, expected)
+            assert dropping.poll() is None
+        finally:
+            dropping.kill()
+
+
 def spoil(content, path):
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:-50])
@@ -273,7 +391,7 @@ def spoil(content, path):
 
 
 @pytest.mark.parametrize("content", ["truncated", "empty", "foreign", "of another key"])
-@pytest.mark.parametrize("stage", ["training", "candidates", "scores-d1"])
+@pytest.mark.parametrize("stage", ["training", "candidates", "scores-copy"])
 def test_a_bad_entry_is_computed_again_with_a_warning(stage, content, tmp_path, computed):
     expected, _ = balancer(memory=tmp_path).fit_resample(X, Y)
     first = set(tmp_path.rglob("output.pkl"))
