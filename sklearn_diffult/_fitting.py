@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
 _BLOCK_ROWS = 128
+# torch's global generators are one for all threads, so those that need them take turns.
+_GLOBAL_GENERATORS = threading.RLock()
 
 
 class Rows(NamedTuple):
@@ -278,9 +281,12 @@ def _adamw(module: nn.Module, learning_rate: float, weight_decay: float) -> torc
 
 @contextlib.contextmanager
 def private_global_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators for foreign code, and put them back afterwards."""
+    """Seed torch's global generators for foreign code, and put them back afterwards.
+
+    One thread at a time: others wait.
+    """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=devices):
         # torch.manual_seed would also seed the devices that are not put back.
         torch.default_generator.manual_seed(seed)
         if devices:
@@ -294,14 +300,86 @@ def draw_seed(random_state: np.random.RandomState) -> int:
     return int(random_state.randint(np.iinfo(np.int32).max))
 
 
-def to_cpu(value: Any) -> Any:
-    """Copy modules and tensors, nested in dicts and lists too, to the CPU."""
+class Portable:
+    """Estimators whose state holds no tensor: read where there is no GPU, and by skops.
+
+    skops knows arrays but no tensors. It also lists the types of a file, here those of the
+    modules, and makes none that its user does not trust.
+    """
+
+    def __getstate__(self) -> Any:
+        return _without_tensors(super().__getstate__(), {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(_with_tensors(state, {}))  # type: ignore[misc]
+
+
+@dataclass
+class PlainTensor:
+    """A tensor as an array, of one axis: other strides may mean other kernels and roundings."""
+
+    array: np.ndarray
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    is_parameter: bool
+    requires_grad: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> PlainTensor:
+        """Copy a tensor."""
+        copied = tensor.detach().cpu().clone()  # now without gaps
+        array = copied.as_strided((copied.numel(),), (1,)).numpy()
+        kind = isinstance(tensor, nn.Parameter), tensor.requires_grad
+        return cls(array, tuple(copied.shape), copied.stride(), *kind)
+
+    def tensor(self) -> Tensor:
+        """Return the tensor, on the CPU."""
+        found = torch.from_numpy(self.array.copy()).as_strided(self.shape, self.strides)
+        return nn.Parameter(found, self.requires_grad) if self.is_parameter else found
+
+
+# What was replaced by what, by the first one's id, which is good for as long as it lives.
+_Memo = dict[int, tuple[Any, Any]]
+
+
+def _without_tensors(value: Any, memo: _Memo) -> Any:
+    """Copy modules, dicts and lists with arrays for tensors; what modules share stays shared."""
     if isinstance(value, nn.Module):
-        return copy.deepcopy(value).cpu()
+        module = copy.deepcopy(value).cpu()
+        for held in _tensors_of(module):
+            held.update({name: _without_tensors(each, memo) for name, each in held.items()})
+        return module
+    if type(value) in (Tensor, nn.Parameter) and value.dtype != torch.bfloat16:  # as numpy
+        if id(value) not in memo:
+            memo[id(value)] = value, PlainTensor.of(value)
+        return memo[id(value)][1]
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, dict):
-        return {key: to_cpu(item) for key, item in value.items()}
+        return {key: _without_tensors(item, memo) for key, item in value.items()}
     if isinstance(value, list):
-        return [to_cpu(item) for item in value]
+        return [_without_tensors(item, memo) for item in value]
     return value
+
+
+def _with_tensors(value: Any, memo: _Memo) -> Any:
+    """Undo `_without_tensors`."""
+    if isinstance(value, nn.Module):
+        for held in _tensors_of(value):
+            held.update({name: _with_tensors(each, memo) for name, each in held.items()})
+    elif isinstance(value, PlainTensor):
+        if id(value) not in memo:
+            memo[id(value)] = value, value.tensor()
+        return memo[id(value)][1]
+    elif isinstance(value, dict):
+        return {key: _with_tensors(item, memo) for key, item in value.items()}
+    elif isinstance(value, list):
+        return [_with_tensors(item, memo) for item in value]
+    return value
+
+
+def _tensors_of(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """Parameters and buffers of each part."""
+    for part in module.modules():
+        yield part._parameters
+        yield part._buffers

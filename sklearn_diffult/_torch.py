@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -109,12 +110,34 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
             reset(generator)
 
 
+class _SharedFlags:
+    """Flags of torch, one for all threads: the first to come sets them, the last to go resets them.
+
+    If each put back what it found, one that ends early would change the kernels of another, and
+    the last to end would leave the flags set for good.
+    """
+
+    def __init__(self, set_flags: Callable[[], contextlib.AbstractContextManager[None]]):
+        self._set_flags = set_flags
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._flags_set = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_users == 0:
+                self._flags_set.enter_context(self._set_flags())
+            self._n_users += 1
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        with self._lock:
+            self._n_users -= 1
+            if self._n_users == 0:
+                self._flags_set.close()
+
+
 @contextlib.contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """On CUDA, take only kernels that add up in one order; the flag is put back."""
-    if device.type != "cuda":
-        yield
-        return
+def _deterministic_kernels() -> Iterator[None]:
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
@@ -122,6 +145,14 @@ def repeatable(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.deterministic = before
+
+
+_REPEATABLE = _SharedFlags(_deterministic_kernels)
+
+
+def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """On CUDA, take only kernels that add up in one order; flags are put back by the last user."""
+    return _REPEATABLE if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sklearn_diffult._fitting import (
     EarlyStopping,
+    Portable,
     Rows,
     Training,
     apply_in_blocks,
@@ -27,7 +28,6 @@ from sklearn_diffult._fitting import (
     draw_seed,
     hold_out,
     private_global_rng,
-    to_cpu,
     warm_up_then_cosine,
 )
 from sklearn_diffult._labels import check_classes, check_labels, class_factors
@@ -47,7 +47,7 @@ _LOOKS = 40
 _MAX_ONE_HOT = 64  # unlike a denoiser, a classifier learns little from binary digits
 
 
-class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
+class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
     """Neural classifier of images or tables in which a row counts by its weight.
 
     Rows are encoded (images to [-1, 1], numbers to normal scores, categories one-hot) and a torch
@@ -437,10 +437,6 @@ class WeightedTorchClassifier(ClassifierMixin, BaseEstimator):
     def _in_blocks(self, method: str, inputs: Tensor) -> np.ndarray:
         device, dtype = self._device_and_dtype()
         return apply_in_blocks(getattr(self.module_.to(device), method), inputs, device, dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tensors of a GPU could not be unpickled on a machine without one.
-        return to_cpu(super().__getstate__())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

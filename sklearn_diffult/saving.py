@@ -1,13 +1,28 @@
 """Fitted balancers as one file of numbers and text: safetensors with JSON in its header, no code.
 
 A pickle runs whatever its author put into it; a file of this format can at worst be refused.
+
+The header's metadata hold one JSON text under `KEY`: ``version``, ``checksum`` and ``content``. The
+version is one whole number, raised with every change after which an older library would misread a
+file. This library reads all versions up to its own, and refuses newer ones by name; every version
+to come keeps its number where it is. The checksum is that of the content and of all tensors, and
+guards against damage. It does not tell who wrote the file, so whatever a content claims is checked
+too.
+
+| version | what changed |
+|---|---|
+| 1 | |
+| 2 | the checksum; what had been the whole JSON became its ``content`` |
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,23 +33,27 @@ from safetensors.torch import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_diffult._files import replace_file
+from sklearn_diffult._fitting import Portable
 from sklearn_diffult.codecs import ImageCodec, TableCodec
-from sklearn_diffult.codecs.states import plain
+from sklearn_diffult.codecs.states import claim, plain
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.networks.denoisers import named_network
+from sklearn_diffult.plans import generation_plan
 
 # The one key of the file's metadata: with several, equal models would be unequal files.
 KEY = "sklearn_diffult.DiffusionBalancer"
-VERSION = 1
+VERSION = 2
 # A header is read as a whole before anything in it can be checked.
 MAX_HEADER_BYTES = 2**24
 # They belong to a place rather than to a model.
 LEFT_BEHIND = ("memory", "checkpoint", "device", "verbose")
 CODECS: dict[str, type[ImageCodec] | type[TableCodec]] = {"image": ImageCodec, "table": TableCodec}
 LABEL_KINDS = "biufUO"
+# A dtype may claim any length for its text.
+MAX_LABEL_BYTES = 2**24
 
 
-class Savable:
+class Savable(Portable):
     """`save` and `load` for a balancer."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -52,6 +71,8 @@ class Savable:
         TypeError
             If a parameter, a label or a column's name is no text, number or boolean: your own
             network or solver is code, which only pickle keeps.
+        ValueError
+            If `load` could not read the file, as parameters were changed after `fit`.
 
         Notes
         -----
@@ -61,7 +82,15 @@ class Savable:
         """
         check_is_fitted(self, "denoiser_")
         content, tensors = _describe(self)
-        replace_file(Path(path), to_bytes(tensors, {KEY: json.dumps(content)}))
+        try:
+            _restore(type(self), json.loads(json.dumps(content)), tensors)
+        except _SIGNS_OF_DAMAGE as error:
+            raise ValueError(
+                f"The model cannot be saved, as it could not be loaded again: {error}. Were "
+                "parameters changed after fit? Put them back, or fit again."
+            ) from error
+        head = {"version": VERSION, "checksum": checksum(content, tensors), "content": content}
+        replace_file(Path(path), to_bytes(tensors, {KEY: json.dumps(head)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -88,10 +117,10 @@ class Savable:
         _check_header(path)
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
-                content = json.loads((file.metadata() or {}).get(KEY, "{}"))
-                _check_version(content)
+                head = json.loads((file.metadata() or {}).get(KEY, "{}"))
+                _check_version(head)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return _restore(cls, content, tensors)
+            return _restore(cls, _content(head, tensors), tensors)
         except (SafetensorError, *_SIGNS_OF_DAMAGE) as error:
             raise ValueError(
                 f"{os.fspath(path)!r} cannot be loaded as a saved DiffusionBalancer: {error}."
@@ -101,6 +130,7 @@ class Savable:
 # What reading content of the wrong kind or shape raises.
 _SIGNS_OF_DAMAGE = (
     AttributeError,
+    ImportError,
     IndexError,
     KeyError,
     OverflowError,
@@ -111,14 +141,39 @@ _SIGNS_OF_DAMAGE = (
 )
 
 
-def _check_version(content: dict[str, Any]) -> None:
-    if not content:
+def checksum(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """Return 32 hexadecimal digits that change with the content and with every bit of a tensor."""
+    digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        if tensor.numel():  # none has strides that cannot be viewed as bytes
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_version(head: Any) -> None:
+    if not isinstance(head, dict) or not head:
         raise ValueError("it holds something else")
-    if content["version"] > VERSION:
+    version = head.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"its version of the format is {version!r}, not a number from 1 on")
+    if version > VERSION:
         raise ValueError(
-            f"it has version {content['version']} of the format and this library reads up to "
+            f"it has version {version} of the format and this library reads up to "
             f"{VERSION}; upgrade sklearn_diffult"
         )
+
+
+def _content(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Bring the head of any version to the present one's content."""
+    if head["version"] == 1:
+        return head
+    if head["checksum"] != checksum(head["content"], tensors):
+        raise ValueError(
+            "its checksum is not that of what it holds, so it was damaged; copy or save it again"
+        )
+    return head["content"]
 
 
 def _describe(balancer: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -126,7 +181,6 @@ def _describe(balancer: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     state, arrays = codec.to_state()
     names = getattr(balancer, "feature_names_in_", None)
     content = {
-        "version": VERSION,
         "parameters": {
             name: _plain_parameter(name, value)
             for name, value in balancer.get_params(deep=False).items()
@@ -158,37 +212,56 @@ def _restore(cls: Any, content: dict[str, Any], tensors: dict[str, torch.Tensor]
     parameters = {
         name: _parameter_from_state(value) for name, value in content["parameters"].items()
     }
+    # A stranger shall not choose where to read and write.
+    claim(not parameters.keys() & set(LEFT_BEHIND), "parameters")
     balancer = cls(**parameters)
     balancer._validate_params()
-    arrays = {
-        name.removeprefix("codec."): tensor.numpy()
-        for name, tensor in tensors.items()
-        if name.startswith("codec.")
-    }
+    parts: dict[str, dict[str, torch.Tensor]] = {"denoiser": {}, "codec": {}, "loss_curve": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        claim(part in parts, f"tensor {name!r}")
+        claim(bool(torch.isfinite(tensor).all()), f"tensor {name!r}")
+        parts[part][rest] = tensor
+    arrays = {name: tensor.numpy() for name, tensor in parts["codec"].items()}
     codec = CODECS[content["codec"]["kind"]].from_state(content["codec"]["state"], arrays)
+    generation_plan(balancer, codec.is_image, torch.device("cpu"))
     classes = _labels_from_state(content["classes"])
+    sigma_data = _number(content["sigma_data"], "sigma_data")
+    claim(sigma_data > 0, "sigma_data")
     balancer.codec_, balancer.classes_ = codec, classes
     balancer.denoiser_ = _restore_denoiser(
-        parameters["network"],
-        codec,
-        len(classes),
-        float(content["sigma_data"]),
-        {
-            name.removeprefix("denoiser."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("denoiser.")
-        },
+        parameters["network"], codec, len(classes), sigma_data, parts["denoiser"]
     )
-    balancer.sampling_strategy_ = {label: int(n) for label, n in content["rows_to_generate"]}
-    balancer.rows_per_second_ = float(content["rows_per_second"])
-    balancer.loss_curve_ = tensors["loss_curve"].numpy().astype(np.float64)
+    balancer.sampling_strategy_ = _counts_from_state(content["rows_to_generate"], classes)
+    balancer.rows_per_second_ = _number(content["rows_per_second"], "rows_per_second")
+    balancer.loss_curve_ = parts["loss_curve"][""].numpy().astype(np.float64)
+    claim(balancer.loss_curve_.ndim == 1, "loss_curve")
     if codec.is_image:
         balancer.image_shape_ = codec.sample_shape
-    if content["n_features"] is not None:
-        balancer.n_features_in_ = int(content["n_features"])
-    if content["feature_names"] is not None:
-        balancer.feature_names_in_ = np.array(content["feature_names"], dtype=object)
+    n_features, names = content["n_features"], content["feature_names"]
+    if n_features is not None:
+        claim(type(n_features) is int and n_features > 0, "n_features")
+        balancer.n_features_in_ = n_features
+    if names is not None:
+        claim(isinstance(names, list) and len(names) == n_features, "feature_names")
+        claim(all(isinstance(name, str) for name in names), "feature_names")
+        balancer.feature_names_in_ = np.array(names, dtype=object)
     return balancer
+
+
+def _number(value: Any, what: str) -> float:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    claim(is_number and math.isfinite(value) and value >= 0, what)
+    return float(value)
+
+
+def _counts_from_state(state: Any, classes: np.ndarray) -> dict[Any, int]:
+    labels = classes.tolist()
+    for label, n in state:
+        claim(label in labels and type(n) is int and n >= 0, "rows_to_generate")
+    counts = dict(state)
+    claim(len(counts) == len(state), "rows_to_generate")
+    return counts
 
 
 def _restore_denoiser(
@@ -224,10 +297,15 @@ def _labels_to_state(classes: np.ndarray) -> dict[str, Any]:
 
 
 def _labels_from_state(state: dict[str, Any]) -> np.ndarray:
-    dtype, labels = np.dtype(state["dtype"]), state["labels"]
-    if dtype.kind not in LABEL_KINDS or not isinstance(labels, list) or len(labels) < 2:
-        raise ValueError("its labels are none")
-    return np.array([plain(label, "label") for label in labels], dtype=dtype)
+    claim(isinstance(state["dtype"], str) and isinstance(state["labels"], list), "classes")
+    dtype, labels = np.dtype(state["dtype"]), [plain(each, "label") for each in state["labels"]]
+    claim(dtype.kind in LABEL_KINDS and dtype.itemsize * len(labels) <= MAX_LABEL_BYTES, "classes")
+    classes = np.array(labels, dtype=dtype)
+    # Whatever the dtype cannot hold, such as a fraction among integers, would not come back.
+    types = [list(map(type, each)) for each in (classes.tolist(), labels)]
+    claim(classes.tolist() == labels and types[0] == types[1], "classes")
+    claim(dtype.str == state["dtype"] and len(set(labels)) == len(labels) >= 2, "classes")
+    return classes
 
 
 def _plain_parameter(name: str, value: Any) -> Any:
@@ -241,8 +319,10 @@ def _plain_parameter(name: str, value: Any) -> Any:
 
 def _parameter_from_state(value: Any) -> Any:
     if isinstance(value, dict):
-        return dict(value["items"])
-    return tuple(value) if isinstance(value, list) else value
+        return {plain(k, "parameter"): plain(v, "parameter") for k, v in value["items"]}
+    if isinstance(value, list):
+        return tuple(plain(item, "parameter") for item in value)
+    return value
 
 
 def _check_header(path: str | os.PathLike[str]) -> None:

@@ -58,7 +58,8 @@ class TrainingData:
         """Append synthetic rows' class indices: all labels as an array, and as y's container."""
         labels = np.concatenate([self.labels, self.classes[indices]])
         if self.is_one_hot:
-            one_hot = (labels[:, None] == self.classes).astype(np.int64)
+            # Columns of classes without rows stay.
+            one_hot = (labels[:, None] == np.arange(np.shape(self.y)[1])).astype(np.int64)
             return labels, labels_like(self.y, one_hot)
         column = labels[:, None] if np.ndim(self.y) == 2 else labels
         return labels, labels_like(self.y, column)

@@ -44,6 +44,14 @@ def assert_same_model(fitted, other):
     np.testing.assert_array_equal(fitted.loss_curve_, other.loss_curve_)
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard():
+    """A shell that runs the tests in the background has them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def at_step(monkeypatch):
     """Do something before the batch of a step is drawn; the steps drawn are listed."""

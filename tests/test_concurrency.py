@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import torch
 from own_networks import Dropping
 from sklearn.datasets import make_classification
 
-from sklearn_diffult import DiffusionBalancer
+from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
+from sklearn_diffult._torch import repeatable
 
 X, Y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
 
@@ -45,6 +47,54 @@ def test_threads_get_what_each_would_get_alone(own):
     np.testing.assert_array_equal(together, alone)
 
 
+def dropping(shape, n_classes):
+    """A classifier that draws from torch's global generator, when built and when trained."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(shape[0], 32), torch.nn.Dropout(0.5), torch.nn.Linear(32, n_classes)
+    )
+
+
+@pytest.mark.usefixtures("optimisers_ready", "global_state_kept")
+def test_threads_fit_classifiers_as_each_would_alone():
+    def probabilities(seed):
+        fitted = WeightedTorchClassifier(dropping, n_steps=60, random_state=seed).fit(X, Y)
+        return fitted.predict_proba(X)
+
+    alone = [probabilities(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(probabilities, range(4)))
+    np.testing.assert_array_equal(together, alone)
+
+
+def flags():
+    cuda = torch.backends.cuda
+    fast = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled())
+    return (torch.backends.cudnn.deterministic, *fast)
+
+
+def test_threads_keep_each_other_repeatable_and_the_last_puts_the_flags_back():
+    before, seen = flags(), []
+    assert before == (False, True, True, True)
+    entered, first_left = threading.Barrier(2, timeout=10), threading.Event()
+
+    def first():
+        with repeatable(torch.device("cuda")):
+            entered.wait()
+        first_left.set()
+
+    def second():
+        with repeatable(torch.device("cuda")):
+            entered.wait()
+            assert first_left.wait(10)
+            seen.append(flags())
+
+    with ThreadPoolExecutor(2) as pool:
+        for running in [pool.submit(first), pool.submit(second)]:
+            running.result()
+    assert seen == [(True, False, False, False)]
+    assert flags() == before
+
+
 def test_threads_may_share_a_memory_and_a_checkpoint_directory(tmp_path):
     kept = {"memory": tmp_path / "memory", "checkpoint": tmp_path / "checkpoint"}
     with ThreadPoolExecutor(3) as pool:
@@ -54,8 +104,10 @@ def test_threads_may_share_a_memory_and_a_checkpoint_directory(tmp_path):
     assert list((tmp_path / "checkpoint").iterdir()) == []
 
 
-def test_threads_may_generate_from_one_fitted_balancer():
-    balancer = DiffusionBalancer(n_steps=20, batch_size=8, random_state=0).fit(X, Y)
+@pytest.mark.usefixtures("optimisers_ready", "global_state_kept")
+@pytest.mark.parametrize("own", [{}, {"network": Dropping, "solver": jittering}])
+def test_eight_threads_may_generate_from_one_fitted_balancer(own):
+    balancer = DiffusionBalancer(n_steps=20, batch_size=8, random_state=0, **own).fit(X, Y)
     alone = [balancer.generate(5, 1, random_state=seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda seed: balancer.generate(5, 1, random_state=seed), range(8)))

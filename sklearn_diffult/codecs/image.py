@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn_diffult.codecs.containers import (
     template_of,
     to_matrix,
 )
-from sklearn_diffult.codecs.states import State, template_from_state, template_to_state
+from sklearn_diffult.codecs.states import State, claim, template_from_state, template_to_state
 
 CHANNELS = (1, 3, 4)
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -103,7 +104,7 @@ class ImageCodec:
         """Return what ``fit`` learnt as a dict for JSON and a dict of arrays, here empty."""
         flat = self.flat_template_
         state = {
-            "image_shape": None if self.image_shape is None else list(self.image_shape),
+            "image_shape": None if self.image_shape is None else list(map(int, self.image_shape)),
             "template": None if flat is None else template_to_state(flat),
             "dtype": self.dtype_.str,
             **{name: getattr(self, name) for name in _PLAIN},
@@ -115,11 +116,24 @@ class ImageCodec:
         """Return a fitted codec from what `to_state` gave."""
         shape, template = state["image_shape"], state["template"]
         codec = cls(None if shape is None else tuple(shape))
-        codec.flat_template_ = None if template is None else template_from_state(template)
-        codec.dtype_ = np.dtype(state["dtype"])
         for name in _PLAIN:
             value = state[name]
             setattr(codec, name, tuple(value) if isinstance(value, list) else value)
+        claim(_is_shape(codec.pixel_shape_) and _is_shape(codec.sample_shape), "shape of images")
+        claim(shape is None or codec.image_shape == codec.pixel_shape_, "image_shape")
+        claim(codec.layout_ == _layout(codec.pixel_shape_), "layout")
+        axes = dict(zip(codec.layout_.split()[1:], codec.pixel_shape_, strict=True))
+        claim(codec.sample_shape == (axes.get("c", 1), axes["h"], axes["w"]), "shape of images")
+        ends = (codec.low_, codec.high_)
+        claim(all(type(end) in (int, float) for end in ends), "range of pixels")
+        claim(-math.inf < codec.low_ < codec.high_ < math.inf, "range of pixels")
+        claim(codec.mode_ is None or MODES[codec.mode_] == codec.sample_shape[0], "mode")
+        claim(isinstance(state["dtype"], str), "dtype of pixels")
+        codec.dtype_ = np.dtype(state["dtype"])
+        claim(codec.dtype_.kind in "buif", "dtype of pixels")
+        n_pixels = math.prod(codec.pixel_shape_)
+        claim((template is None) == (shape is None), "container")
+        codec.flat_template_ = template and template_from_state(template, n_pixels)
         return codec
 
     def _pixels(self, X: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ A state is a pair: a dict of what JSON can hold, and a dict of arrays.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,23 @@ State = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 _NAME = "column name"
 _KNOTS = ("values", "low", "middle", "high")
+_SPARSE = [
+    f"{form}_{kind}"
+    for form in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+    for kind in ("array", "matrix")
+]
+
+
+def claim(holds: bool, what: str) -> None:
+    """Refuse a state of the wrong kind or shape.
+
+    Raises
+    ------
+    ValueError
+        Unless it holds.
+    """
+    if not holds:
+        raise ValueError(f"its {what} is none that `save` could have written")
 
 
 def column_to_state(codec: ColumnCodec) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -42,16 +60,37 @@ def column_to_state(codec: ColumnCodec) -> tuple[dict[str, Any], np.ndarray | No
     raise TypeError(f"{type(codec).__name__} is no codec of a column.")
 
 
-def column_from_state(state: dict[str, Any], knots: np.ndarray | None) -> ColumnCodec:
-    """Undo `column_to_state`."""
+def column_from_state(
+    state: dict[str, Any], knots: np.ndarray | None, may_have_gaps: bool = True
+) -> ColumnCodec:
+    """Undo `column_to_state`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If it is not what `column_to_state` returns.
+    """
     ((kind, content),) = state.items()
     if kind == "gappy":
-        return GappyColumn(column_from_state(content, knots))
+        claim(may_have_gaps, "column")
+        return GappyColumn(column_from_state(content, knots, may_have_gaps=False))
     if kind == "constant":
-        return ConstantColumn(float("nan") if content is None else content)
+        claim(content is None or _is_number(content), "constant column")
+        return ConstantColumn(math.nan if content is None else float(content))
+    claim(all(type(content[flag]) is bool for flag in content if flag.startswith("is_")), "column")
     if kind == "number" and knots is not None:
+        claim(knots.dtype == np.float64 and knots.ndim == 2, "number column")
+        rising = np.diff(knots[0]) > 0
+        claim(len(rising) > 0 and all(rising) and bool(np.isfinite(knots).all()), "number column")
         return NumberColumn(**dict(zip(_KNOTS, knots, strict=True)), **content)
+    claim(kind == "category" and may_have_gaps, "column")
+    categories = [plain(each, "category") for each in content["categories"]]
+    claim(len(set(categories)) == len(categories) > 0, "category column")
     return CategoryColumn(**content)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def template_to_state(template: Any) -> dict[str, Any]:
@@ -79,20 +118,32 @@ def template_to_state(template: Any) -> dict[str, Any]:
     return {"array": kind, "dtype": template.dtype.str, "shape": list(template.shape)}
 
 
-def template_from_state(state: dict[str, Any]) -> Any:
-    """Undo `template_to_state`."""
+def template_from_state(state: dict[str, Any], n_columns: int) -> Any:
+    """Undo `template_to_state`, for rows of `n_columns`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError, ImportError
+        If it is not what `template_to_state` returns, or names what is not installed.
+    """
     if "list" in state:
         return []
     if "array" in state:
-        empty = np.empty(state["shape"], dtype=state["dtype"])
+        # Nothing is allocated, or looked up by a name, before this.
+        claim(state["shape"] == [0, n_columns] and isinstance(state["dtype"], str), "container")
+        claim(state["array"] in ("ndarray", *_SPARSE), "container")
+        empty = np.empty((0, n_columns), dtype=state["dtype"])
+        claim(empty.dtype.kind in "buifOUS", "container")
         return empty if state["array"] == "ndarray" else getattr(sparse, state["array"])(empty)
     import pandas as pd
 
+    claim(len(state["frame"]) == len(state["columns"]) == n_columns, "container")
     series = [pd.Series([], dtype=_dtype_from_state(dtype)) for dtype in state["frame"]]
-    if len(state["names"]) > 1:
-        columns = pd.MultiIndex.from_tuples(map(tuple, state["columns"]), names=state["names"])
+    names = [plain(name, _NAME) for name in state["names"]]
+    if len(names) > 1:
+        columns = pd.MultiIndex.from_tuples(map(tuple, state["columns"]), names=names)
     else:
-        columns = pd.Index(state["columns"], name=state["names"][0])
+        columns = pd.Index([plain(each, _NAME) for each in state["columns"]], name=names[0])
     return pd.DataFrame(dict(enumerate(series))).set_axis(columns, axis=1)
 
 
@@ -114,7 +165,8 @@ def _dtype_from_state(state: Any) -> Any:
 
 def missing_to_state(missing: Any) -> str:
     """Name what stands for a missing value."""
-    return type(missing).__name__
+    name = type(missing).__name__
+    return name if name in ("NAType", "NoneType") else "float"
 
 
 def missing_from_state(state: str) -> Any:
@@ -123,7 +175,8 @@ def missing_from_state(state: str) -> Any:
         from pandas import NA
 
         return NA
-    return None if state == "NoneType" else float("nan")
+    claim(state in ("NoneType", "float"), "missing value")
+    return None if state == "NoneType" else math.nan
 
 
 def plain(value: Any, what: str) -> Any:

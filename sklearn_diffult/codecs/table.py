@@ -21,6 +21,7 @@ from sklearn_diffult.codecs.containers import (
 )
 from sklearn_diffult.codecs.states import (
     State,
+    claim,
     column_from_state,
     column_to_state,
     missing_from_state,
@@ -166,16 +167,13 @@ class TableCodec:
     def from_state(cls, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> TableCodec:
         """Return a fitted codec from what `to_state` gave; `fit` would use default parameters."""
         codec = cls()
-        codec.fields_ = [
-            Field(
-                column_from_state(column, arrays.get(str(position))),
-                is_object,
-                is_whole,
-                missing_from_state(missing),
-            )
-            for position, (column, is_object, is_whole, missing) in enumerate(state["fields"])
-        ]
-        codec.template_ = template_from_state(state["template"])
+        codec.fields_ = []
+        for position, (column, is_object, is_whole, missing) in enumerate(state["fields"]):
+            claim(type(is_object) is bool and type(is_whole) is bool, "column")
+            read = column_from_state(column, arrays.get(str(position)))
+            codec.fields_.append(Field(read, is_object, is_whole, missing_from_state(missing)))
+        claim(len(codec.fields_) > 0, "table")
+        codec.template_ = template_from_state(state["template"], len(codec.fields_))
         codec.sample_shape = (max(1, sum(field.codec.width for field in codec.fields_)),)
         return codec
 
