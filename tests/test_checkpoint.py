@@ -274,23 +274,49 @@ def test_without_a_seed_the_same_call_goes_on_too(tmp_path, at_step):
     assert len(drawn) == N_STEPS - 21
 
 
+@pytest.fixture(params=["tmpfs", "limit"])
+def small_disk(request, tmp_path):
+    """A directory and what fills it up: a real small disk where one may be mounted, or a limit."""
+    if request.param == "limit":
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        yield (
+            tmp_path,
+            lambda content: resource.setrlimit(
+                resource.RLIMIT_FSIZE, (len(content) // 2, limits[1])
+            ),
+        )
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", tmp_path], capture_output=True
+    )
+    if mount.returncode:
+        pytest.skip("no right to mount a disk")
+
+    def fill(content):
+        disk = os.statvfs(tmp_path)
+        room = disk.f_bavail * disk.f_frsize - len(content) // 2
+        (tmp_path / "rest").write_bytes(bytes(room))
+
+    yield tmp_path, fill
+    subprocess.run(["umount", tmp_path], check=True)
+
+
 def test_a_full_disk_leaves_the_former_checkpoint_and_training_goes_on(
-    tmp_path, at_step, monkeypatch
+    small_disk, at_step, monkeypatch
 ):
-    left = leave_checkpoint(tmp_path, at_step)
+    directory, fill = small_disk
+    left = leave_checkpoint(directory, at_step)
     content = left.read_bytes()
     monkeypatch.setattr(checkpoint_module, "CHECKPOINT_SECONDS", 0.0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
-    try:
-        with pytest.warns(UserWarning, match="could not be written .*the one before it is kept"):
-            Checkpoint(left, left.stem).write({"weights": torch.zeros(len(content))})
-        assert left.read_bytes() == content
-        assert list(tmp_path.iterdir()) == [left]
-        with pytest.warns(UserWarning, match="training goes on"):
-            found = balancer(checkpoint=tmp_path).fit(X, Y)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    fill(content)
+    before = set(directory.iterdir())
+    with pytest.warns(UserWarning, match="could not be written .*the one before it is kept"):
+        Checkpoint(left, left.stem).write({"weights": torch.zeros(len(content))})
+    assert left.read_bytes() == content
+    assert set(directory.iterdir()) == before
+    with pytest.warns(UserWarning, match="training goes on"):
+        found = balancer(checkpoint=directory).fit(X, Y)
     assert_same_model(found, balancer().fit(X, Y))
 
 
