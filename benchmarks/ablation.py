@@ -144,7 +144,7 @@ VARIANTS: dict[str, Variant] = {
     "start head, noise 4": Variant("generation", {"start": "head", "start_noise": 4.0}),
     "no augmentation": Variant("training", {"augmentation": 0.0}),
     "cbdm": Variant("training", {"regularizer": "cbdm"}),
-    "coral": Variant("training", {"regularizer": "coral", "regularizer_strength": 0.05}),
+    "coral": Variant("training", {"regularizer": "coral"}),
     "class_temper 1": Variant("training", {"class_temper": 1.0}),
     "class_temper 0": Variant("training", {"class_temper": 0.0}),
     **{f"{n} steps": Variant("training", {"n_steps": n}) for n in (300, 1000, 5000)},

@@ -22,6 +22,8 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     OSError
         If the disk does not take it; the former file is as it was.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{str(path)!r} cannot be written: there is no such folder.")
     draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(draft, "wb") as file:

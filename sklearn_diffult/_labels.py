@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklearn_diffult._missing import is_missing
+
+
+def check_objects(y: Any) -> None:
+    """Refuse what numpy, pandas or scikit-learn would trip over, in words that name y.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing, or text comes in several columns.
+    TypeError
+        If there is text among numbers.
+    """
+    values = np.asarray(y)
+    if values.dtype.kind not in "OUS":
+        return
+    if values.ndim > 1 and values.shape[1] > 1:
+        raise ValueError(
+            f"y has shape {values.shape}; give one label per row. Only one-hot columns of 0 and 1 "
+            "may be several."
+        )
+    labels = values.ravel().tolist()
+    gaps = [row for row, label in enumerate(labels) if is_missing(label)]
+    if gaps:
+        few = ", ".join(map(str, gaps[:5])) + (", ..." if len(gaps) > 5 else "")
+        raise ValueError(
+            f"Input y contains NaN, None or NA: {len(gaps)} rows have no label (row {few}). Drop "
+            "these rows, or give them a label of their own."
+        )
+    text = next((label for label in labels if isinstance(label, str)), None)
+    number = next((label for label in labels if isinstance(label, Real)), None)
+    if text is not None and number is not None:
+        raise TypeError(
+            f"y mixes text and numbers, such as {text!r} and {number!r}, which cannot be sorted; "
+            "make all of them text or all of them numbers."
+        )
+
 
 def check_labels(y: Any) -> np.ndarray:
     """Return labels as an array of shape (n_rows,); refuse None, NaN and regression targets."""
     if y is None:
         raise ValueError("A classifier requires y to be passed, but the target y is None.")
+    check_objects(y)
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)

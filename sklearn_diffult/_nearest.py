@@ -10,12 +10,16 @@ from sklearn.neighbors import NearestNeighbors
 BLOCK_MIB = 64
 
 
-def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Euclidean distance from each row (n, d) to the nearest reference (m, d), float64 (n,)."""
+def nearest_rows(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Number of the reference (m, d) that is nearest to each row (n, d), shape (n,)."""
     # The search expands |a - b|^2 into dot products, which lose digits far from the origin.
     centre = references.mean(axis=0, dtype=np.float64)
-    nearest = pairwise_distances_argmin(rows - centre, references - centre)
-    return paired_distances(rows, references[nearest])
+    return pairwise_distances_argmin(rows - centre, references - centre)
+
+
+def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Euclidean distance from each row (n, d) to the nearest reference (m, d), float64 (n,)."""
+    return paired_distances(rows, references[nearest_rows(rows, references)])
 
 
 def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -31,18 +35,15 @@ def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray
     return paired_distances(rows, references[nearest]) / units[nearest]
 
 
-def nearest_other_distances(
-    rows: np.ndarray, queries: np.ndarray, references: np.ndarray
-) -> np.ndarray:
-    """Euclidean distance from each row at `queries` (n,) to the nearest other one at `references`.
+def nearest_other(rows: np.ndarray, queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Number of the nearest other row at `references` (m,) for each row at `queries`, shape (n,).
 
     The queries are among the references, of which there are at least two.
     """
     neighbours = NearestNeighbors(n_neighbors=2).fit(rows[references])
     pairs = references[neighbours.kneighbors(rows[queries], return_distance=False)]
     # Among twins the row itself may come second, or not at all.
-    nearest = np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
-    return paired_distances(rows[queries], rows[nearest])
+    return np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
 
 
 def paired_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -404,6 +404,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
         generation_plan(self, is_image=True, device=resolve_device(self.device))
+        filter_plan(self, is_discrete=False)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)
         wanted = rows_to_generate(self.sampling_strategy, data)
         stages = Stages(self, data)

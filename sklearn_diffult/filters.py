@@ -18,7 +18,8 @@ from scipy.spatial.distance import cdist
 from sklearn_diffult._nearest import (
     nearest_distances,
     nearest_in_units,
-    nearest_other_distances,
+    nearest_other,
+    paired_distances,
 )
 
 # A class with fewer rows has too few distances for a median of its own.
@@ -29,21 +30,36 @@ MAX_QUERIES = 2_000
 EXACT = 1e-6
 
 
-def leave_one_out_distances(
+def leave_one_out(
     rows: np.ndarray, labels: np.ndarray, *, any_class: bool = False
-) -> np.ndarray:
-    """Distance from each real row to the nearest other row of its class, or of any, shape (n,).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest other row of the class, or of any, for each real row.
 
-    A row that is alone gets NaN, and so do all but an even spread of `MAX_QUERIES` rows of a large
-    class: a median needs no more.
+    Returns
+    -------
+    queries, nearest : ndarray of int, shape (m,)
+        Rows and the number of the nearest other one of each. Rows that are alone have no part, nor
+        have all but an even spread of `MAX_QUERIES` rows of a large class: a median needs no more.
     """
-    distances = np.full(len(rows), np.nan)
+    queries, nearest = [], []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         others = np.arange(len(rows)) if any_class else members
         if len(others) > 1:
-            queries = _even_spread(members)
-            distances[queries] = nearest_other_distances(rows, queries, others)
+            queries.append(_even_spread(members))
+            nearest.append(nearest_other(rows, queries[-1], others))
+    none = np.zeros(0, dtype=np.int64)
+    return np.concatenate([none, *queries]), np.concatenate([none, *nearest])
+
+
+def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Distance from each real row to the nearest other row of its class, shape (n,).
+
+    NaN for the rows that have no part in `leave_one_out`.
+    """
+    distances = np.full(len(rows), np.nan)
+    queries, nearest = leave_one_out(rows, labels)
+    distances[queries] = paired_distances(rows[queries], rows[nearest])
     return distances
 
 
@@ -140,10 +156,11 @@ class Evidence:
 def score_d1(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     """Distance in input space to the nearest real row of the class, over the class's scale."""
     own = evidence.rows[evidence.labels == label]
-    return nearest_distances(rows, own) / _d1_scales(evidence)[label]
+    return nearest_distances(rows, own) / d1_scales(evidence)[label]
 
 
-def _d1_scales(evidence: Evidence) -> np.ndarray:
+def d1_scales(evidence: Evidence) -> np.ndarray:
+    """Median distance between neighbouring real rows of each class, shape (n_classes,)."""
     return evidence.remember(
         "d1",
         lambda: class_scales(_leave_one_out(evidence), evidence.labels, evidence.n_classes),
@@ -160,7 +177,7 @@ def score_copy(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     real = counted[evidence.labels]
     if not real.any():
         return np.full(len(rows), np.inf)
-    units = _d1_scales(evidence)[evidence.labels[real]]
+    units = d1_scales(evidence)[evidence.labels[real]]
     return nearest_in_units(rows, evidence.rows[real], units)
 
 
@@ -216,6 +233,9 @@ def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray
     return np.linalg.norm(embed(rows) - centre, axis=1) / diameters[label]
 
 
+BANDS = ("ID", "AID", "OOD")
+
+
 def bands(scores: np.ndarray) -> np.ndarray:
     """Name the band of each row by its score "centre": "ID", "AID" or "OOD", shape (n,).
 
@@ -225,7 +245,7 @@ def bands(scores: np.ndarray) -> np.ndarray:
     >>> bands([0.2, 1.0, 1.5, 2.1]).tolist()
     ['ID', 'ID', 'AID', 'OOD']
     """
-    return np.array(["ID", "AID", "OOD"])[np.digitize(scores, [1.0, 2.0], right=True)]
+    return np.array(BANDS)[np.digitize(scores, [1.0, 2.0], right=True)]
 
 
 Metric = Callable[[Evidence, np.ndarray, int], np.ndarray]

@@ -178,7 +178,18 @@ def filter_plan(parameters: Any, is_discrete: bool) -> FilterPlan:
 
     Where rows are made of a few values only, equal ones give nothing away, and none but them may
     be right: there the guard against copies is off.
+
+    Raises
+    ------
+    ValueError
+        If d1_max leaves nothing beyond d1_min.
     """
+    if parameters.d1_max is not None and parameters.d1_max <= parameters.d1_min:
+        raise ValueError(
+            f"d1_max={parameters.d1_max!r} must be greater than d1_min={parameters.d1_min!r}: no "
+            "row could pass. Distances are in units of those between real rows, so d1_max is "
+            "usually 1 or more."
+        )
     maxima = {name: getattr(parameters, f"{name}_max") for name in ("d1", "d2", "d3", "centre")}
     on = {name: float(maximum) for name, maximum in maxima.items() if maximum is not None}
     return FilterPlan(on, parameters.d1_min, copies_allowed=is_discrete)

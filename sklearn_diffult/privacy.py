@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_diffult._nearest import nearest_distances
-from sklearn_diffult.filters import EXACT, Evidence, class_scales, leave_one_out_distances
+from sklearn_diffult._nearest import nearest_rows, paired_distances
+from sklearn_diffult.filters import EXACT, Evidence, d1_scales, leave_one_out
 
-# Below this share of the typical distance a row is a near-copy, as by the default of d1_min.
+# Below this d1 a row is a near-copy, as by the default of d1_min.
 NEAR = 0.1
 LOW_PERCENTILE = 5
 
@@ -34,8 +34,9 @@ class PrivacyReport:
         - ``rows``: how many,
         - ``median`` and ``low``: median and 5th percentile of the distances,
         - ``copies``: rows that equal a real row,
-        - ``near_copies``: rows, copies among them, that are nearer to one than a tenth of
-          ``median_real`` (pooled over all classes where the class has fewer than 10 rows).
+        - ``near_copies``: rows, copies among them, that the guard against near-copies takes for
+          one at its default `d1_min`: nearer to a real row than a tenth of the median distance
+          between neighbouring rows of that row's class.
     overall : dict of str to int or float
         The same over all these classes; NaN for distances where no class got rows. Synthetic rows
         are mostly of small classes and real ones of large classes, so compare by class.
@@ -105,22 +106,23 @@ def report_privacy(
     present = np.unique(indices)
     if not len(present):
         return PrivacyReport({}, _summarise(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0)))
-    distances_real = evidence.remember(
-        "closest other record",
-        lambda: leave_one_out_distances(evidence.rows, evidence.labels, any_class=True),
+    queries, others = evidence.remember(
+        "closest other records",
+        lambda: np.stack(leave_one_out(evidence.rows, evidence.labels, any_class=True)),
     )
-    distances = nearest_distances(rows, evidence.rows)
-    typical = class_scales(distances_real, evidence.labels, evidence.n_classes)
-    known = np.isfinite(distances_real)
+    closest = nearest_rows(rows, evidence.rows)
+    units = d1_scales(evidence)[evidence.labels]
+    distances = paired_distances(rows, evidence.rows[closest])
+    distances_real = paired_distances(evidence.rows[queries], evidence.rows[others])
 
     def summarise(labels: np.ndarray) -> dict[str, float]:
         chosen = np.isin(indices, labels)
-        chosen_real = np.isin(evidence.labels, labels) & known
+        chosen_real = np.isin(evidence.labels[queries], labels)
         return _summarise(
             distances[chosen],
-            typical[indices[chosen]],
+            units[closest[chosen]],
             distances_real[chosen_real],
-            typical[evidence.labels[chosen_real]],
+            units[others[chosen_real]],
         )
 
     by_class = {classes[label]: summarise(np.array([label])) for label in present.tolist()}
@@ -128,19 +130,19 @@ def report_privacy(
 
 
 def _summarise(
-    distances: np.ndarray, typical: np.ndarray, distances_real: np.ndarray, typical_real: np.ndarray
+    distances: np.ndarray, units: np.ndarray, distances_real: np.ndarray, units_real: np.ndarray
 ) -> dict[str, float]:
     summary: dict[str, float] = {}
-    for suffix, values, units in (
-        ("", distances, typical),
-        ("_real", distances_real, typical_real),
+    for suffix, values, unit in (
+        ("", distances, units),
+        ("_real", distances_real, units_real),
     ):
         low, median = np.percentile(values, [LOW_PERCENTILE, 50]) if len(values) else [np.nan] * 2
         summary |= {
             f"rows{suffix}": len(values),
             f"median{suffix}": float(median),
             f"low{suffix}": float(low),
-            f"copies{suffix}": int((values < EXACT * units).sum()),
-            f"near_copies{suffix}": int((values < NEAR * units).sum()),
+            f"copies{suffix}": int((values < EXACT * unit).sum()),
+            f"near_copies{suffix}": int((values < NEAR * unit).sum()),
         }
     return summary

@@ -328,10 +328,12 @@ def _parameter_from_state(value: Any) -> Any:
 def _check_header(path: str | os.PathLike[str]) -> None:
     """Refuse a header whose size is absurd before it is read."""
     with open(path, "rb") as file:
-        n_bytes = int.from_bytes(file.read(8), "little")
+        beginning = file.read(8)
         size = os.fstat(file.fileno()).st_size
-    if not 2 <= n_bytes <= min(MAX_HEADER_BYTES, size - 8):
-        raise ValueError(
-            f"{os.fspath(path)!r} is damaged or no safetensors file: its header would have "
-            f"{n_bytes} bytes, the file has {size}."
-        )
+    n_bytes = int.from_bytes(beginning, "little")
+    if 2 <= n_bytes <= min(MAX_HEADER_BYTES, size - 8):
+        return
+    # The first byte of a pickle, of zlib and of a zip archive.
+    is_pickle = beginning[:1] in (b"\x80", b"\x78") or beginning[:2] == b"PK"
+    hint = " It looks like a pickle: joblib.load or pickle.load read those." if is_pickle else ""
+    raise ValueError(f"{os.fspath(path)!r} is damaged or not written by save().{hint}")

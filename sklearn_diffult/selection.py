@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_diffult.filters import FilterPlan, Verdict, judge
+from sklearn_diffult.filters import BANDS, FilterPlan, Verdict, bands, judge
 from sklearn_diffult.streams import Scored
 
-# After a poor round, ask for at most this many rows per row that is missing.
-MAX_SURPLUS = 4.0
+# After a poor round, ask for at most this many rows per row that is missing: a class none of whose
+# rows pass would otherwise cost a multiple of the training.
+MAX_SURPLUS = 2.0
+NEAR_COPY = "near_copy"
 # Rejected rows kept per class to be looked at.
 MAX_EXAMPLES = 16
 
@@ -32,7 +34,8 @@ class Candidates:
         Rows to keep.
     report : dict of str to int
         ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail several), ``filled`` (kept
-        although rejected, the least bad), ``shortfall``.
+        although rejected, the least bad), ``shortfall``; where "centre" is scored, how many of the
+        generated rows are in each of the bands.
     examples, reasons : list of Tensor, list of str
         The first rejected rows that are no near-copies, and which metrics each failed.
     """
@@ -57,8 +60,9 @@ class Candidates:
         surplus = 1.0 if generated == 0 else min(MAX_SURPLUS, 1.1 * generated / max(1, kept))
         return math.ceil(self.missing * surplus)
 
-    def take(self, rows: Tensor, verdict: Verdict) -> None:
+    def take(self, found: Scored, verdict: Verdict) -> None:
         """Keep what passed, up to what is missing, and remember the rest for filling."""
+        rows = found.rows
         passed = np.flatnonzero(verdict.kept)[: self.missing]
         rejected = np.flatnonzero(~verdict.kept & np.isfinite(verdict.badness))
         self.kept.append(rows[passed])
@@ -72,6 +76,10 @@ class Candidates:
         for name, failed in verdict.failed.items():
             key = f"rejected_{name}"
             self.report[key] = self.report.get(key, 0) + int(failed.sum())
+        if "centre" in found.scores:
+            found_in = bands(found.scores["centre"])
+            for band in BANDS:
+                self.report[band] = self.report.get(band, 0) + int((found_in == band).sum())
         for row in rejected[: MAX_EXAMPLES - len(self.examples)]:
             self.examples.append(rows[row].clone())
             names = [name for name, failed in verdict.failed.items() if failed[row]]
@@ -144,7 +152,7 @@ def select(
             if each.label in drawn:
                 found = drawn[each.label]
                 verdict = judge(found.scores, len(found.rows), plan)
-                each.take(found.rows, verdict)
+                each.take(found, verdict)
     chosen = [each.finish(fill) for each in candidates]
     labels = [each.label for each in candidates]
     return Selection(
@@ -156,26 +164,45 @@ def select(
 
 def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> str:
     """Say which classes got too few rows that pass, and what to change; "" if none did."""
-    lacking = [
-        f"class {label!r}: {report['filled']} rejected rows used all the same, "
-        f"{report['shortfall']} rows missing, {_most_rejected(report)}"
+    lacking = {
+        label: report
         for label, report in reports.items()
         if report["filled"] or report["shortfall"]
-    ]
+    }
     if not lacking:
         return ""
+    classes = "; ".join(
+        f"class {label!r}: {report['filled']} rejected rows used all the same, "
+        f"{report['shortfall']} rows missing, {_most_rejected(report)}"
+        for label, report in lacking.items()
+    )
+    rejecting = {_worst(report) for report in lacking.values()} - {""}
+    advice = ["Raise max_rounds."]
+    if maxima := sorted(f"{name}_max" for name in rejecting - {NEAR_COPY}):
+        advice.append(f"Raise {' and '.join(maxima)}, or set None.")
+    if NEAR_COPY in rejecting:
+        advice.append(
+            "Against near-copies of real rows lower n_steps, so that the model knows fewer by "
+            "heart, or raise start_noise if generation starts from real rows."
+        )
     return (
-        f"After max_rounds={max_rounds} too few rows had passed the filters "
-        f"({'; '.join(lacking)}). Raise max_rounds, or the maximum d1_max, d2_max or d3_max that "
-        "rejects most; against near-copies lower n_steps or d1_min. filter_report_ says what was "
-        "rejected by which, and on_shortfall what to do about it."
+        f"After max_rounds={max_rounds} too few rows had passed the filters ({classes}). "
+        f"{' '.join(advice)} filter_report_ says what was rejected by which, and on_shortfall "
+        "what to do about it."
     )
 
 
+def _worst(report: dict[str, int]) -> str:
+    """Name of the metric that rejected most; "" if none rejected any."""
+    prefix = "rejected_"
+    rejected = {key.removeprefix(prefix): n for key, n in report.items() if key.startswith(prefix)}
+    worst = max(rejected, key=lambda name: rejected[name], default="")
+    return worst if worst and rejected[worst] else ""
+
+
 def _most_rejected(report: dict[str, int]) -> str:
-    rejected = {key: n for key, n in report.items() if key.startswith("rejected_")}
-    worst = max(rejected, key=lambda key: rejected[key], default="")
+    worst = _worst(report)
     if not worst:
         return "none rejected"
-    name = worst.removeprefix("rejected_").replace("_", " ")
-    return f"{rejected[worst]} of {report['generated']} rejected as {name}"
+    n_rejected = report[f"rejected_{worst}"]
+    return f"{n_rejected} of {report['generated']} rejected as {worst.replace('_', ' ')}"

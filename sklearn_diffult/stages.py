@@ -22,6 +22,7 @@ from sklearn_diffult.diffusion.checkpoint import checkpoint_path, hold_checkpoin
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import draw_seed, generate
 from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
+from sklearn_diffult.diffusion.starts import STARTS, eligible_rows
 from sklearn_diffult.diffusion.trainer import TrainingResult, train
 from sklearn_diffult.evidence import gather_evidence
 from sklearn_diffult.filters import METRICS, Evidence
@@ -62,7 +63,7 @@ class Stages:
     Raises
     ------
     ValueError
-        If `memory` or `checkpoint` cannot be used as a directory.
+        If `memory` or `checkpoint` cannot be used as a directory, or `start` names no rows.
     """
 
     def __init__(self, parameters: Any, data: TrainingData):
@@ -72,7 +73,16 @@ class Stages:
             _make_directory(parameters.checkpoint)
         self._is_image = data.codec.is_image
         self._device = resolve_device(parameters.device)
+        self._check_start()
         self._seeds = self._draw_seeds()
+
+    def _check_start(self) -> None:
+        """Find out before training whether the user's own choice of starts is one."""
+        start = lookup(STARTS, self._parameters.start)
+        if start is not None:
+            with own_randomness(self._parameters, 0, self._device):
+                for label in range(len(self._data.classes)):
+                    eligible_rows(start, self._data.indices, label)
 
     def _draw_seeds(self) -> list[int]:
         """Draw a seed each for candidates, network, training and classifiers.

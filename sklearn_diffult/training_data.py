@@ -14,6 +14,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from sklearn_diffult._labels import check_objects
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
 from sklearn_diffult.codecs.containers import labels_like
 
@@ -87,6 +88,7 @@ def check_training_data(
         raise ValueError(
             f"X has {len(encoded)} rows, but y has shape {np.shape(y)}; give one label per row."
         )
+    check_objects(y)
     assert_all_finite(y, input_name="y")
     try:
         check_classification_targets(y)

@@ -218,13 +218,27 @@ def test_tables_that_change_between_fit_and_predict_are_refused():
 
 # y ------------------------------------------------------------------------------------
 
+
+def text_with(label):
+    y = Y.astype(str).astype(object)
+    y[5] = label
+    return y
+
+
 BAD_Y = {
     "nothing": (None, ["y", "None"]),
     "one class": (np.full(12, 7), ["y", "7", "at least 2 classes"]),
     "one class of strings": (np.full(12, "cat"), ["y", "'cat'", "at least 2 classes"]),
     "fractions": (np.linspace(0, 1, 12), ["continuous"]),
     "NaN": (np.where(Y == 0, np.nan, 1.0), ["y", "NaN"]),
-    "mixed objects": (np.array([0, "a"] * 6, dtype=object), ["nknown"]),
+    "None among text": (text_with(None), ["y", "no label", "row"]),
+    "NA among text": (text_with(pd.NA), ["y", "no label", "row"]),
+    "NaN among text": (text_with(np.nan), ["y", "no label", "row"]),
+    "columns of text": (np.repeat(Y.astype(str)[:, None], 2, axis=1), ["one label per row"]),
+    "mixed objects": (
+        np.array([0, "a"] * 6, dtype=object),
+        ["y mixes text and numbers", "'a'", "0"],
+    ),
     "multilabel": (np.ones((12, 2), dtype=int), []),
     "two outputs": (np.arange(24).reshape(12, 2) % 3, ["y should be a 1d array", "(12, 2)"]),
     "too few": (Y[:-1], ["11", "12"]),
@@ -248,6 +262,12 @@ def test_the_balancer_says_what_labels_it_takes():
     for y in (np.linspace(0, 1, 12), np.ones((12, 2), dtype=int)):
         assert_refused(balancer(), TABLE, y, ["y must hold one class label per row"])
     assert_refused(balancer(), TABLE, Y[:-1], ["X has 12 rows", "(11,)", "one label per row"])
+
+
+@pytest.mark.usefixtures("no_training")
+def test_thresholds_that_no_row_could_pass_are_refused():
+    expected = ["d1_max=0.05", "greater than d1_min=0.1"]
+    assert_refused(balancer(d1_max=0.05, d1_min=0.1), TABLE, Y, expected)
 
 
 @pytest.mark.parametrize("X", [TABLE, IMAGES], ids=["table", "images"])

@@ -329,7 +329,7 @@ def test_coral_penalty_is_the_formula_on_orthogonal_classes():
     quantiles = torch.tensor([0.0, 0.3, 0.0, 0.6, 0.0])
     # One row of the own class at cosine 1, two of the other at cosine 0; no label, no part.
     surprise = -math.log(math.exp(10) / (math.exp(10) + 2))
-    wanted = surprise * torch.tensor([1, math.exp(-1), 1, math.exp(-2), 0])
+    wanted = 0.05 * surprise * torch.tensor([1, math.exp(-1), 1, math.exp(-2), 0])
     torch.testing.assert_close(penalty_of_coral(features, labels, quantiles), wanted)
 
 
@@ -348,7 +348,7 @@ def test_coral_pulls_the_bottleneck_s_classes_apart():
     same = labels[:, None] == labels
     gaps = []
     for regularizer in (None, coral):
-        plan = plan_with(n_steps=500, regularizer=regularizer)
+        plan = plan_with(n_steps=500, regularizer=regularizer, regularizer_strength=20.0)
         network = trained(plan, clean, labels, width=32).denoiser.network
         with bottleneck_features(network) as found, torch.no_grad():
             network(clean, torch.full((200,), -1.0), labels)

@@ -11,7 +11,7 @@ import torch
 
 from sklearn_diffult import DiffusionBalancer
 from sklearn_diffult.codecs import make_codec
-from sklearn_diffult.filters import Evidence
+from sklearn_diffult.filters import Evidence, score_copy
 from sklearn_diffult.privacy import report_privacy
 
 RANDOM_STATE = np.random.RandomState(0)
@@ -140,6 +140,17 @@ def test_near_copies_are_nearer_than_a_tenth_of_what_real_rows_are_from_each_oth
     assert found.overall["copies"] == 0
 
 
+def test_rows_that_the_guard_lets_through_are_no_near_copies():
+    """The guard and the report measure in the same units: those of the real row."""
+    evidence = Evidence(REAL, LABELS, 2)
+    rows = np.linspace(-2, 14, 200)[:, None]
+    passed = score_copy(evidence, rows, 1) >= 0.1
+    assert 0 < passed.sum() < len(rows)
+    # Under the label of the class whose own rows are four times as far from each other.
+    found = report_privacy(evidence, rows[passed], np.ones(passed.sum(), dtype=int), ["a", "b"])
+    assert found.overall["near_copies"] == 0
+
+
 def test_only_classes_that_got_rows_are_reported():
     assert list(report([2.5], [0]).by_class) == ["a"]
     assert report([2.5], [0]).overall == report([2.5], [0]).by_class["a"]
@@ -182,7 +193,7 @@ def contents(rows):
 @pytest.mark.parametrize("leaked", [0, 1], ids=["of another class", "of the class"])
 def test_the_pickle_of_a_fitted_balancer_holds_no_training_row(X, leaked, monkeypatch):
     leak(monkeypatch, X, leaked == Y)
-    fitted = balancer(d1_max=0.01)
+    fitted = balancer(d1_max=0.11)
     fitted.fit_resample(X, Y)
     assert fitted.rejected_examples_
     pickled = pickle.dumps(fitted)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_diffult.filters import METRICS, Evidence, FilterPlan
+from sklearn_diffult.filters import BANDS, METRICS, Evidence, FilterPlan, judge
 from sklearn_diffult.selection import (
     MAX_EXAMPLES,
     MAX_SURPLUS,
@@ -84,13 +84,13 @@ def test_further_rounds_ask_only_for_what_is_missing_and_reach_the_count():
 
 
 def test_rows_beyond_the_count_are_dropped_but_counted():
-    draw = Draw(3.0, 1.0)
+    draw = Draw(3.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0)
     selection = select({0: 3}, draw, PLAN, max_rounds=5, fill=False)
     report = reports_of(selection)[0]
-    # Round 0: bad, good, bad. Round 1 draws ceil(2 * 3.3) = 7: four good, of which two needed.
-    assert draw.calls == [[3, 0, 0], [7, 0, 0]]
-    assert report["generated"] == 10
-    assert report["rejected_d1"] == 5
+    # Round 0: bad, good, bad. Round 1 draws 2 * 2 = 4: four good, of which two needed.
+    assert draw.calls == [[3, 0, 0], [4, 0, 0]]
+    assert report["generated"] == 7
+    assert report["rejected_d1"] == 2
     assert report["kept"] == 3 == len(selection.rows)
 
 
@@ -124,7 +124,7 @@ def test_filling_takes_the_least_bad_in_order_after_the_kept():
 def test_filling_looks_at_the_rejected_rows_of_all_rounds():
     draw = Draw(9.0, 3.0, 8.0, 7.0, 2.5, 6.0, 5.0, 9.0, 9.0, 9.0)
     selection = select({0: 2}, draw, PLAN, max_rounds=2, fill=True)
-    assert draw.calls == [[2, 0, 0], [5, 0, 0]]
+    assert draw.calls == [[2, 0, 0], [4, 0, 0]]
     assert d1_of(selection, 0) == [2.5, 3.0]
 
 
@@ -200,13 +200,40 @@ def test_there_is_no_message_when_every_class_has_its_count():
 
 def test_the_message_names_the_classes_the_numbers_and_what_to_change():
     reports = {
-        "cat": {"generated": 9, "kept": 5, "filled": 4, "shortfall": 0},
+        "cat": {"generated": 9, "kept": 5, "rejected_d2": 4, "filled": 4, "shortfall": 0},
         "dog": {"generated": 9, "kept": 9, "filled": 0, "shortfall": 0},
-        "owl": {"generated": 9, "kept": 0, "filled": 1, "shortfall": 8},
+        "owl": {
+            "generated": 9,
+            "kept": 0,
+            "rejected_d2": 1,
+            "rejected_near_copy": 8,
+            "filled": 1,
+            "shortfall": 8,
+        },
     }
     message = shortfall_message(reports, max_rounds=7)
     assert "class 'cat': 4 rejected rows used all the same, 0 rows missing" in message
     assert "class 'owl': 1 rejected rows used all the same, 8 rows missing" in message
     assert "dog" not in message
-    for name in ("max_rounds=7", "n_steps", "d1_max", "d2_max", "d3_max", "d1_min"):
-        assert name in message
+    assert "4 of 9 rejected as d2" in message
+    assert "8 of 9 rejected as near copy" in message
+    for advice in ("max_rounds=7", "Raise d2_max", "lower n_steps", "start_noise"):
+        assert advice in message
+    for name in ("d1_max", "d3_max", "d1_min"):
+        assert name not in message
+
+
+def test_the_message_gives_no_advice_against_what_rejected_nothing():
+    reports = {"cat": {"generated": 9, "rejected_near_copy": 0, "filled": 0, "shortfall": 1}}
+    message = shortfall_message(reports, max_rounds=1)
+    assert "none rejected" in message
+    assert "n_steps" not in message
+
+
+def test_the_report_counts_the_bands_where_the_distance_to_the_centre_is_scored():
+    candidates = Candidates(label=0, wanted=2)
+    plan = FilterPlan({"centre": 2.0}, d1_min=0.0, copies_allowed=True)
+    for centre in ([0.5, 1.5], [1.0, 2.5]):
+        found = Scored(torch.zeros(2, 1), {"centre": np.array(centre)})
+        candidates.take(found, judge(found.scores, 2, plan))
+    assert [candidates.report[band] for band in BANDS] == [2, 1, 1]

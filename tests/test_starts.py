@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn_diffult import DiffusionBalancer
 from sklearn_diffult.diffusion.generation import GenerationPlan, generate, starting_noise
 from sklearn_diffult.diffusion.solvers import SOLVERS
-from sklearn_diffult.diffusion.starts import STARTS, pick_rows
+from sklearn_diffult.diffusion.starts import STARTS, eligible_rows, pick_rows
 
 # Of five, three and one rows.
 REAL_LABELS = np.array([0, 1, 0, 2, 0, 1, 0, 1, 0])
@@ -77,12 +77,15 @@ def test_a_start_depends_on_seed_class_and_number_alone():
     assert not (other == picked).all()
 
 
-@pytest.mark.parametrize("eligible", [[], [[0]], [0.5]])
+@pytest.mark.parametrize("eligible", [[], [[0]], [0.5], [-1], [9], [False] * 9, [True] * 8])
 def test_a_start_of_your_own_must_name_rows(eligible):
-    with pytest.raises(ValueError, match="start returned"):
-        pick_rows(
-            lambda labels, label: np.array(eligible), REAL_LABELS, 0, np.zeros(2), np.zeros(2)
-        )
+    with pytest.raises(ValueError, match="start returned .* class index 1; it must name"):
+        eligible_rows(lambda labels, label: np.array(eligible), REAL_LABELS, 1)
+
+
+def test_a_start_of_your_own_may_return_a_mask():
+    found = eligible_rows(lambda labels, label: labels != label, REAL_LABELS, 0)
+    assert found.tolist() == [1, 3, 5, 7]
 
 
 def rows_from(**parameters):
@@ -111,3 +114,9 @@ def test_a_start_of_your_own_is_used():
     # A setosa's petals, under a virginica's label.
     assert np.median(rows[:, 2]) < 2
     assert np.median(rows_from()[1][:, 2]) > 2
+
+
+def test_a_bad_start_is_found_before_training(monkeypatch):
+    monkeypatch.setattr("sklearn_diffult.stages.train", None)
+    with pytest.raises(ValueError, match="start returned"):
+        rows_from(start=lambda labels, label: np.array([10_000]))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from sklearn_diffult._missing import is_missing
 from sklearn_diffult.codecs.containers import check_rows, is_dataframe, open_array
 
 # Beyond this, differences of values could overflow.
@@ -146,7 +147,7 @@ def _open_objects(values: np.ndarray, title: str) -> Cells:
         nested = issubclass(each, Collection) and not issubclass(each, str | bytes)
         if nested or each.__hash__ is None or issubclass(each, _TIMES + (complex,)):
             _refuse(title, each.__name__)
-    absent = [_is_missing(item) for item in items]
+    absent = [is_missing(item) for item in items]
     cells = np.array(items + [None], dtype=object)[:-1]
     cells[absent] = None
     types = {type(item) for item in cells if item is not None}
@@ -160,12 +161,6 @@ def _kind_of(types: set[type]) -> str:
     if bool in types or not types or not all(issubclass(each, Real) for each in types):
         return "text"
     return "whole" if all(issubclass(each, Integral) for each in types) else "real"
-
-
-def _is_missing(item: Any) -> bool:
-    """Tell None, NaN and pandas' NA without importing pandas."""
-    is_nan = isinstance(item, float | np.floating) and item != item
-    return item is None or is_nan or type(item).__name__ == "NAType"
 
 
 def _refuse(title: str, what: str) -> None:

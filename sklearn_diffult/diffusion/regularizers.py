@@ -95,6 +95,8 @@ def cbdm(batch: RegularizerInput) -> Tensor:
 CORAL_TEMPERATURE = 0.1
 # How fast the weight falls with the noise, in quantiles of the training noise.
 CORAL_DECAY = 0.3
+# Brings the loss, about 5 at first, to the size of the diffusion loss.
+CORAL_WEIGHT = 0.05
 # A logit whose probability is 0; minus infinity would make NaN where there is no other row.
 NEVER = -1e4
 
@@ -104,10 +106,10 @@ def coral(batch: RegularizerInput) -> Tensor:
 
     Contrastive regularisation for aligning latents (Rodriguez et al. 2025, arXiv 2506.15933): the
     supervised contrastive loss (Khosla et al. 2020, Eq. (2)) between the bottleneck's features of
-    a batch, at temperature 0.1, times ``exp(-(t/T) / 0.3)``. Deviations: features are compared as
-    they are, without a projection head; each row has the weight of its own noise, not the batch's
-    mean; ``t/T`` is the quantile of sigma in training; rows whose label was dropped do not take
-    part.
+    a batch, at temperature 0.1, times ``0.05 exp(-(t/T) / 0.3)``. Deviations: features are
+    compared as they are, without a projection head; each row has the weight of its own noise, not
+    the batch's mean; ``t/T`` is the quantile of sigma in training; rows whose label was dropped do
+    not take part.
 
     Returns
     -------
@@ -134,7 +136,7 @@ def coral(batch: RegularizerInput) -> Tensor:
     logits = (directions @ directions.T / CORAL_TEMPERATURE).masked_fill(~others, NEVER)
     surprise = -logits.log_softmax(dim=1).masked_fill(~same, 0.0)
     contrast = surprise.sum(dim=1) / same.sum(dim=1).clamp(min=1)
-    return (-batch.noise_quantile / CORAL_DECAY).exp() * contrast
+    return CORAL_WEIGHT * (-batch.noise_quantile / CORAL_DECAY).exp() * contrast
 
 
 REGULARIZERS: dict[str, Regularizer] = {"cbdm": cbdm, "coral": coral}

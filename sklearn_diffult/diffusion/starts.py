@@ -30,26 +30,38 @@ STARTS: dict[str, Start | None] = {
 }
 
 
+def eligible_rows(start: Start, labels: np.ndarray, label: int) -> np.ndarray:
+    """Return the numbers of the real rows that a class may start from, whatever `start` gave.
+
+    Raises
+    ------
+    ValueError
+        If it names no row, or rows that there are not.
+    """
+    found = np.asarray(start(labels, label))
+    if found.dtype == bool and found.shape == labels.shape:
+        found = np.flatnonzero(found)
+    whole = found.ndim == 1 and len(found) > 0 and found.dtype.kind in "iu"
+    if not whole or found.min() < 0 or found.max() >= len(labels):
+        span = f", from {found.min()} to {found.max()}" if whole else ""
+        raise ValueError(
+            f"start returned an array of {found.dtype} with shape {found.shape}{span} for class "
+            f"index {label}; it must name at least one of the {len(labels)} real rows, by number "
+            "or as a boolean mask."
+        )
+    return found
+
+
 def pick_rows(
     start: Start, real_labels: np.ndarray, seed: int, labels: np.ndarray, positions: np.ndarray
 ) -> np.ndarray:
     """Return the number of a real row for each synthetic one, by seed, class and number alone.
 
     All eligible rows come in a random order of the class's own before one comes again.
-
-    Raises
-    ------
-    ValueError
-        If `start` names no row of its own for a class.
     """
     picked = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels).tolist():
-        eligible = np.asarray(start(real_labels, label))
-        if eligible.ndim != 1 or len(eligible) == 0 or eligible.dtype.kind not in "iu":
-            raise ValueError(
-                f"start returned {eligible!r} for class index {label}; it must return a "
-                "non-empty 1-D array of row numbers."
-            )
+        eligible = eligible_rows(start, real_labels, label)
         order = np.random.default_rng([seed, label]).permutation(eligible)
         members = labels == label
         picked[members] = order[positions[members] % len(order)]
