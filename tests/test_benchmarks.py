@@ -216,6 +216,16 @@ def test_the_report_names_the_best_baseline_and_the_share_of_the_gap():
     assert "| strong | 2 | 60.5 ± 0.7 |" in text
 
 
+def test_the_report_leaves_out_seeds_that_a_method_lacks():
+    from report import write_report
+
+    records = [_record("ours", 0, [0.6] * 3), _record("weak", 0, [0.5] * 3)]
+    further = _record("weak", 1, [0.1] * 3)
+    arguments = ((100, 20), ["weak", "strong", "ours"], "ours", "oracle")
+    assert write_report([*records, further], *arguments) == write_report(records, *arguments)
+    assert write_report([], *arguments)
+
+
 def test_of_a_fit_that_was_repeated_the_last_record_counts(tmp_path):
     from report import read_records
 
