@@ -26,6 +26,7 @@ from sklearn_diffult.diffusion.starts import STARTS, eligible_rows
 from sklearn_diffult.diffusion.trainer import TrainingResult, train
 from sklearn_diffult.evidence import gather_evidence
 from sklearn_diffult.filters import METRICS, Evidence
+from sklearn_diffult.networks.denoisers import named_network
 from sklearn_diffult.plans import (
     build_network,
     filter_plan,
@@ -105,7 +106,7 @@ class Stages:
         packed = self._cache.recall(
             "training", lambda: self._training_key, lambda: _pack(self._train())
         )
-        return _unpack(packed, self._new_denoiser())
+        return _unpack(packed, self._empty_denoiser())
 
     def _train(self) -> TrainingResult:
         parameters, data, seed = self._parameters, self._data, self._seeds[2]
@@ -130,10 +131,23 @@ class Stages:
             )
 
     def _new_denoiser(self) -> Denoiser:
-        data = self._data
-        deviation = float(data.encoded.std(correction=0)) or 1.0
-        network = build_network(self._parameters.network, data, self._seeds[1], self._device)
-        return Denoiser(network, deviation if self._is_image else 1.0, len(data.classes))
+        network = build_network(self._parameters.network, self._data, self._seeds[1], self._device)
+        return self._wrap(network)
+
+    def _empty_denoiser(self) -> Denoiser:
+        """Build a denoiser for a state to come; our own networks without drawing weights first."""
+        choice, codec = self._parameters.network, self._data.codec
+        if callable(choice):
+            return self._new_denoiser()
+        factory = named_network(choice, codec.sample_shape, codec.is_image)
+        with torch.device("meta"):
+            network = factory(codec.sample_shape, len(self._data.classes))
+        return self._wrap(network)
+
+    def _wrap(self, network: torch.nn.Module) -> Denoiser:
+        deviation = float(self._data.encoded.std(correction=0)) or 1.0
+        sigma_data = deviation if self._is_image else 1.0
+        return Denoiser(network, sigma_data, len(self._data.classes))
 
     @contextlib.contextmanager
     def resumable(self) -> Iterator[None]:
@@ -285,7 +299,7 @@ def _pack(result: TrainingResult) -> dict[str, Any]:
 
 def _unpack(packed: dict[str, Any], denoiser: Denoiser) -> TrainingResult:
     state = torch.load(io.BytesIO(packed["denoiser"]), weights_only=True, map_location="cpu")
-    denoiser.load_state_dict(state)
+    denoiser.load_state_dict(state, assign=True)
     denoiser.eval().requires_grad_(False)
     return TrainingResult(denoiser, np.array(packed["loss_curve"]), packed["rows_per_second"])
 
