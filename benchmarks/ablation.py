@@ -21,8 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benefit import N_STEPS, RESULTS, SHOTS, Record, Task, Training, machine, make_task
-from report import paired_difference, read_records, shot_accuracies
+from benefit import (
+    N_STEPS,
+    RESULTS,
+    SHOTS,
+    Record,
+    Task,
+    Training,
+    fit_and_score,
+    machine,
+    make_task,
+)
+from report import by_method, paired_difference, read_records
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
 from sklearn_diffult._seeds import child_seeds
@@ -161,22 +171,12 @@ def measure(name: str, task: Task, judge: WeightedTorchClassifier) -> Record:
     started = time.perf_counter()
     training = (variant.recipe or balance)(task, variant.balancer)
     prepared = time.perf_counter()
-    classifier = WeightedTorchClassifier(
-        n_steps=N_STEPS[DATA], random_state=task.seed, **variant.classifier
-    ).fit(training.X, training.y, training.weights)
-    fitted = time.perf_counter()
-    X, y = task.scored
-    guesses = classifier.predict(X)
     return {
         "method": name,
         "group": variant.group,
-        "seed": task.seed,
-        "n_steps": N_STEPS[DATA],
-        "n_rows": [int(n) for n in np.bincount(task.y)],
         "n_synthetic": [int(n) for n in np.bincount(training.y) - np.bincount(task.y)],
-        "recalls": [round(float((guesses[y == k] == k).mean()), 4) for k in np.unique(y)],
         "seconds_before": round(prepared - started, 1),
-        "seconds_of_fit": round(fitted - prepared, 1),
+        **fit_and_score(training, task, N_STEPS[DATA], variant.classifier),
         **judge_rows(training, task, judge),
     }
 
@@ -210,10 +210,7 @@ def make_judge(task: Task) -> WeightedTorchClassifier:
 
 def write_report(records: list[Record]) -> str:
     """Write the table: accuracy, difference to the default paired by seed, quality of the rows."""
-    shots = SHOTS[DATA]
-    table: dict[str, dict[int, dict[str, float]]] = {}
-    for record in records:
-        table.setdefault(record["method"], {})[record["seed"]] = shot_accuracies(record, shots)
+    table = by_method(records, SHOTS[DATA])
     lines = [
         "| variant | seeds | balanced accuracy | against the default | many | medium | few "
         "| Frechet distance | inception score | synthetic rows |",

@@ -8,7 +8,6 @@ without its data loader and its ``loss.item()`` at every step.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from counting import Flops, count_flops
+from driving import autocast, padded_side, to_pixels
 
 
 def _stub_torchvision() -> None:
@@ -75,7 +75,7 @@ class Theirs:
         self.low, self.high = (0, 255) if images.dtype == np.uint8 else (images.min(), images.max())
         self.dtype, self.shape = images.dtype, images.shape[1:]
         unit = (images.astype(np.float32) - self.low) / (self.high - self.low)
-        self.size = padded_side(self.shape[0], settings["dim_mults"])
+        self.size = padded_side(self.shape[0], len(settings["dim_mults"]))
         padding = self.size - self.shape[0]
         self.images = F.pad(torch.from_numpy(unit)[:, None], (0, padding, 0, padding))
         self.labels = torch.from_numpy(labels)
@@ -109,7 +109,7 @@ class Theirs:
         while step < n_steps and time.perf_counter() - started < seconds:
             rows = torch.randint(0, len(self.images), (batch_size,))
             optimizer.zero_grad()
-            with self._autocast():
+            with autocast(self.settings["precision"]):
                 loss = self.diffusion(self.images[rows], classes=self.labels[rows])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.diffusion.parameters(), 1.0)
@@ -145,7 +145,7 @@ class Theirs:
         }
 
     def _step(self, images: torch.Tensor, time_step: int, classes: torch.Tensor) -> torch.Tensor:
-        with self._autocast():
+        with autocast(self.settings["precision"]):
             return self.average.p_sample(images, time_step, classes, 1.0, 0.0)[0]
 
     @torch.no_grad()
@@ -158,13 +158,12 @@ class Theirs:
         classes = torch.arange(self.n_classes).repeat_interleave(n_per_class)
         batches = []
         for labels in classes.split(self.settings["generation_batch"]):
-            with self._autocast():
+            with autocast(self.settings["precision"]):
                 batches.append(
                     self.average.sample(labels, cond_scale=1.0, rescaled_phi=0.0).float()
                 )
         unit = torch.cat(batches)[:, 0, : self.shape[0], : self.shape[1]].clamp(0, 1).numpy()
-        pixels = unit * (self.high - self.low) + self.low
-        return (np.rint(pixels) if self.dtype == np.uint8 else pixels).astype(self.dtype)
+        return to_pixels(unit, self.low, self.high, self.dtype)
 
     def save(self, path: Path) -> None:
         torch.save(self.average.state_dict(), path)
@@ -179,17 +178,6 @@ class Theirs:
         images, times = self.images[:n], torch.arange(n)
         classes, network = self.labels[:n], self.diffusion.model
         return count_flops(network, lambda: network(images, times, classes), len(images))
-
-    def _autocast(self) -> Any:
-        if self.settings["precision"] == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast("cpu", dtype=getattr(torch, self.settings["precision"]))
-
-
-def padded_side(side: int, dim_mults: tuple[int, ...]) -> int:
-    """Round a side up to what the poolings divide."""
-    multiple = 2 ** (len(dim_mults) - 1)
-    return -(-side // multiple) * multiple
 
 
 def networks_of_size(n_parameters: int, n_classes: int, tolerance: float) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ a cosine schedule of noise, AdamW with warm-up and cosine decay, its EMAModel.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from counting import Flops, count_flops
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
+from driving import autocast, padded_side, to_pixels
 
 # Channels by resolution as multiples of a width, and layers per resolution, to choose from.
 LAYOUTS = (((1, 2), 1), ((1, 2, 2), 1), ((1, 1, 2), 1), ((1, 2, 2), 2), ((1, 2), 2))
@@ -41,8 +41,7 @@ class Diffusers:
         self.low, self.high = (0, 255) if images.dtype == np.uint8 else (images.min(), images.max())
         self.dtype, self.shape = images.dtype, images.shape[1:]
         scaled = 2 * (images.astype(np.float32) - self.low) / (self.high - self.low) - 1
-        multiple = 2 ** (len(settings["layout"]) - 1)
-        self.size = -(-self.shape[0] // multiple) * multiple
+        self.size = padded_side(self.shape[0], len(settings["layout"]))
         padding = self.size - self.shape[0]
         tensor = torch.from_numpy(scaled)[:, None]
         self.images = F.pad(tensor, (0, padding, 0, padding), value=-1.0)
@@ -74,7 +73,7 @@ class Diffusers:
             noise = torch.randn_like(clean)
             noisy = self.noise.add_noise(clean, noise, times)
             optimizer.zero_grad()
-            with self._autocast():
+            with autocast(self.settings["precision"]):
                 guess = self.network(noisy, times, class_labels=self.labels[rows]).sample
             F.mse_loss(guess.float(), noise).backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -105,14 +104,13 @@ class Diffusers:
             images = torch.randn(len(labels), 1, self.size, self.size, generator=generator)
             images = images * solver.init_noise_sigma
             for moment in solver.timesteps:
-                with self._autocast():
+                with autocast(self.settings["precision"]):
                     guess = self.average(images, moment, class_labels=labels).sample
                 images = solver.step(guess.float(), moment, images).prev_sample
             batches.append(images)
         height, width = self.shape
         unit = (torch.cat(batches)[:, 0, :height, :width].clamp(-1, 1).numpy() + 1) / 2
-        pixels = unit * (self.high - self.low) + self.low
-        return (np.rint(pixels) if self.dtype == np.uint8 else pixels).astype(self.dtype)
+        return to_pixels(unit, self.low, self.high, self.dtype)
 
     def save(self, path: Path) -> None:
         torch.save(self.average.state_dict(), path)
@@ -127,11 +125,6 @@ class Diffusers:
         images, times, labels = self.images[:n], torch.arange(n), self.labels[:n]
         call = lambda: self.network(images, times, class_labels=labels).sample  # noqa: E731
         return count_flops(self.network, call, len(images))
-
-    def _autocast(self) -> Any:
-        if self.settings["precision"] == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast("cpu", dtype=getattr(torch, self.settings["precision"]))
 
 
 def rate_factor(share: float) -> float:

@@ -102,6 +102,7 @@ def class_scales(
     return scales
 
 
+Embed = Callable[[np.ndarray], np.ndarray]
 Recall = Callable[[str, Callable[[], Any]], Any]
 
 
@@ -140,7 +141,7 @@ class Evidence:
     labels: np.ndarray
     n_classes: int
     twins_are_harmless: bool = True
-    embed: Callable[[np.ndarray], np.ndarray] | None = None
+    embed: Embed | None = None
     surprise: Callable[[np.ndarray, int], np.ndarray] | None = None
     held_out_surprise: Callable[[], np.ndarray] | None = None
     recall: Recall = compute_anew
@@ -183,10 +184,7 @@ def score_copy(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
 
 def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     """Distance in classifier features to the nearest real row of the class, over its scale."""
-    if evidence.embed is None:
-        raise ValueError("d2 needs a classifier: Evidence.embed is None.")
-    embed = evidence.embed
-    features = evidence.remember("d2 features", lambda: embed(evidence.rows))
+    embed, features = _features(evidence, "d2")
     scales = evidence.remember(
         "d2",
         lambda: class_scales(
@@ -194,6 +192,14 @@ def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
         ),
     )
     return nearest_distances(embed(rows), features[evidence.labels == label]) / scales[label]
+
+
+def _features(evidence: Evidence, metric: str) -> tuple[Embed, np.ndarray]:
+    """Return the classifier's features as a function, and those of the real rows."""
+    if evidence.embed is None:
+        raise ValueError(f"{metric} needs a classifier: Evidence.embed is None.")
+    embed = evidence.embed
+    return embed, evidence.remember("d2 features", lambda: embed(evidence.rows))
 
 
 def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
@@ -216,10 +222,7 @@ def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray
     1 in-distribution (ID), of at most 2 approximately so (AID), and the others out of distribution
     (OOD): see `bands`. Its diameter d_f is the largest distance between two real rows.
     """
-    if evidence.embed is None:
-        raise ValueError("centre needs a classifier: Evidence.embed is None.")
-    embed = evidence.embed
-    features = evidence.remember("d2 features", lambda: embed(evidence.rows))
+    embed, features = _features(evidence, "centre")
     diameters = evidence.remember(
         "centre",
         lambda: class_scales(

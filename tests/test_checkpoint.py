@@ -6,14 +6,13 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from own_networks import Dropping
+from scripts import output_of
 from sklearn.datasets import make_classification
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -88,15 +87,7 @@ def interrupt():
 
 @pytest.mark.parametrize("n_kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_training_killed_at_random_moments_ends_with_the_same_model(n_kills, tmp_path):
-    script = Path(__file__).with_name("kill_and_resume.py")
-    run = subprocess.run(
-        [sys.executable, script, str(n_kills), tmp_path],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert f"{n_kills} killed" in run.stdout
+    assert f"{n_kills} killed" in output_of("kill_and_resume.py", n_kills, tmp_path)
 
 
 # Signals ------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ import ast
 import gc
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from joblib import numpy_pickle
+from scripts import output_of
 from sklearn.datasets import make_classification
 
 from sklearn_diffult import DiffusionBalancer
@@ -31,15 +30,7 @@ def balancer(**parameters):
 
 @pytest.mark.parametrize("n_kills", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_fit_killed_while_it_writes_leaves_a_cache_that_serves(n_kills, tmp_path):
-    script = Path(__file__).with_name("kill_in_cache.py")
-    run = subprocess.run(
-        [sys.executable, script, str(n_kills), tmp_path],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert f"{n_kills} killed" in run.stdout
+    assert f"{n_kills} killed" in output_of("kill_in_cache.py", n_kills, tmp_path)
 
 
 def test_a_full_disk_leaves_no_entry_and_the_fit_goes_on(tmp_path, monkeypatch):
