@@ -101,6 +101,8 @@ class Diffusers:
                 self.noise.config, use_karras_sigmas=True
             )
             solver.set_timesteps(N_SOLVER_STEPS)
+            # Its noise levels round to equal time steps, among which it would take the second.
+            solver.set_begin_index(0)
             images = torch.randn(len(labels), 1, self.size, self.size, generator=generator)
             images = images * solver.init_noise_sigma
             for moment in solver.timesteps:
