@@ -28,9 +28,10 @@ class ExponentialMovingAverage(Generic[M]):
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
         self.half_life = half_life
         self._n_seen = 0
-        self._averaged: list[Tensor] = [
-            p for p in self.module.parameters() if p.is_floating_point()
-        ]
+        self._source = module
+        # Walking through all modules for them would take as long as averaging small networks.
+        self._averaged, self._current = _floating(self.module), _floating(module)
+        self._has_buffers = any(True for _ in module.buffers())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` takes."""
@@ -42,12 +43,16 @@ class ExponentialMovingAverage(Generic[M]):
         self._n_seen = state["n_seen"]
 
     @torch.no_grad()
-    def update(self, module: M, n_samples: int) -> None:
-        """Move the average towards `module` after a step on `n_samples` samples."""
+    def update(self, n_samples: int) -> None:
+        """Move the average towards the module after a step on `n_samples` samples."""
         self._n_seen += n_samples
         half_life = max(min(self.half_life, self._n_seen / 20), 1e-8)
         weight = 1 - 0.5 ** (n_samples / half_life)
-        current: list[Tensor] = [p for p in module.parameters() if p.is_floating_point()]
-        torch._foreach_lerp_(self._averaged, current, weight)
-        for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
-            average.copy_(buffer)
+        torch._foreach_lerp_(self._averaged, self._current, weight)
+        if self._has_buffers:
+            for average, buffer in zip(self.module.buffers(), self._source.buffers(), strict=True):
+                average.copy_(buffer)
+
+
+def _floating(module: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in module.parameters() if parameter.is_floating_point()]

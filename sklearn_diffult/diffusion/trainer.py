@@ -195,8 +195,9 @@ class _Training:
         self._denoiser, self._batches, self._plan, self._noise = denoiser, batches, plan, noise
         self._generators, self._device, self._dtype = generators, device, dtype
         self._average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
+        self._parameters = list(denoiser.parameters())
         self._optimizer = torch.optim.AdamW(
-            denoiser.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
+            self._parameters, plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
         )
         self._rate = plan.learning_rate
         self._micro_batch = plan.batch_size
@@ -218,9 +219,9 @@ class _Training:
         # Before the forward pass, so that gradients and activations do not peak together.
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward(self._batches.draw())
-        torch.nn.utils.clip_grad_norm_(self._denoiser.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
-        self._average.update(self._denoiser, self._plan.batch_size)
+        self._average.update(self._plan.batch_size)
         self._unread.append(loss)
         self.step += 1
 
@@ -290,7 +291,7 @@ class _Training:
 
     def _keep_if_finite(self) -> bool:
         """Keep the state to go back to, if it is good; tell whether there is one."""
-        tensors: list[Tensor] = [*self._denoiser.parameters(), *self._average.module.parameters()]
+        tensors: list[Tensor] = [*self._parameters, *self._average.module.parameters()]
         for moments in self._optimizer.state.values():
             tensors += [moment for moment in moments.values() if isinstance(moment, Tensor)]
         norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
