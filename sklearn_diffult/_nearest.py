@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn import config_context
-from sklearn.metrics import pairwise_distances_argmin, pairwise_distances_chunked
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
-
-BLOCK_MIB = 64
 
 
 def nearest_rows(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -24,15 +21,12 @@ def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
 
 def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Least Euclidean distance of each row (n, d) to a reference (m, d), over its unit (m,)."""
-    centre = references.mean(axis=0, dtype=np.float64)
-    with config_context(working_memory=BLOCK_MIB):
-        blocks = pairwise_distances_chunked(
-            rows - centre,
-            references - centre,
-            reduce_func=lambda distances, _: (distances / units).argmin(axis=1),
-        )
-        nearest = np.concatenate(list(blocks))
-    return paired_distances(rows, references[nearest]) / units[nearest]
+    least = np.full(len(rows), np.inf)
+    # One search for each unit, as the nearest of references with equal units needs no division.
+    for unit in np.unique(units):
+        distances = nearest_distances(rows, references[units == unit])
+        least = np.minimum(least, distances / unit)
+    return least
 
 
 def nearest_other(rows: np.ndarray, queries: np.ndarray, references: np.ndarray) -> np.ndarray:
