@@ -13,6 +13,7 @@ too.
 |---|---|
 | 1 | |
 | 2 | the checksum; what had been the whole JSON became its ``content`` |
+| 3 | number columns have ``decimals`` in the place of ``is_whole``; the network "mlp" is smaller |
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from sklearn_diffult.plans import generation_plan
 
 # The one key of the file's metadata: with several, equal models would be unequal files.
 KEY = "sklearn_diffult.DiffusionBalancer"
-VERSION = 2
+VERSION = 3
 # A header is read as a whole before anything in it can be checked.
 MAX_HEADER_BYTES = 2**24
 # They belong to a place rather than to a model.
@@ -167,13 +168,24 @@ def _check_version(head: Any) -> None:
 
 def _content(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Bring the head of any version to the present one's content."""
-    if head["version"] == 1:
-        return head
-    if head["checksum"] != checksum(head["content"], tensors):
+    content = head if head["version"] == 1 else head["content"]
+    if head["version"] > 1 and head["checksum"] != checksum(content, tensors):
         raise ValueError(
             "its checksum is not that of what it holds, so it was damaged; copy or save it again"
         )
-    return head["content"]
+    if head["version"] < 3 and content["codec"]["kind"] == "table":
+        _upgrade_table(content)
+    return content
+
+
+def _upgrade_table(content: dict[str, Any]) -> None:
+    """Bring a table's content from version 1 or 2 to version 3."""
+    if content["parameters"]["network"] in ("auto", "mlp"):
+        content["parameters"]["network"] = "mlp_large"
+    for column, *_ in content["codec"]["state"]["fields"]:
+        numbers = column.get("gappy", column).get("number")
+        if numbers is not None:
+            numbers["decimals"] = 0 if numbers.pop("is_whole") else None
 
 
 def _describe(balancer: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

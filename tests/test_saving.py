@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import NotFittedError
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
-from sklearn_diffult.saving import KEY, LEFT_BEHIND, VERSION
+from sklearn_diffult.saving import KEY, LEFT_BEHIND, VERSION, checksum
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +172,25 @@ def test_a_file_of_version_1_loads(of_images, saved, tmp_path):
     np.testing.assert_array_equal(loaded.generate(3, 9), of_images.generate(3, 9))
     loaded.save(tmp_path / "new")
     assert (tmp_path / "new").read_bytes() == saved.read_bytes()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_table_of_versions_1_and_2_loads(version, tmp_path):
+    X = np.random.RandomState(0).rand(40, 3)
+    X[:, 1], X[::4, 2] = np.arange(40), np.nan
+    # What was called "mlp" then.
+    balancer = DiffusionBalancer(n_steps=2, network="mlp_large", random_state=0)
+    balancer.fit(X, np.arange(40) < 10).save(tmp_path / "new")
+    content, tensors = parts(tmp_path / "new")
+    content["parameters"]["network"] = "auto"
+    for column, *_ in content["codec"]["state"]["fields"]:
+        numbers = column.get("gappy", column)["number"]
+        numbers["is_whole"] = numbers.pop("decimals") == 0
+    signed = {"checksum": checksum(content, tensors), "content": content}
+    head = {"version": version} | (content if version == 1 else signed)
+    save_file(tensors, tmp_path / "old", {KEY: json.dumps(head)})
+    old, new = DiffusionBalancer.load(tmp_path / "old"), DiffusionBalancer.load(tmp_path / "new")
+    np.testing.assert_array_equal(old.generate(5, True), new.generate(5, True))
 
 
 def test_a_file_from_before_a_parameter_was_added_loads(saved, tmp_path):

@@ -181,10 +181,28 @@ def test_a_column_of_few_values_has_none_in_between(levels):
 
 
 def test_few_rows_or_many_values_leave_room_in_between():
-    few = fitted([0.5, 1.0, 2.0, 4.0])
+    few = fitted(np.sqrt([0.5, 1.0, 2.0, 4.0]))
     assert len(set(decoded(few, noise(few, 100)[:, 0]))) > 50
     many = fitted(np.repeat(np.arange(DISCRETE + 1) * 3, 10))
     assert len(set(decoded(many, np.linspace(-2, 2, 20_000)))) > DISCRETE + 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "object"])
+@pytest.mark.parametrize("decimals", [1, 2, 5])
+def test_no_more_decimals_come_out_than_were_seen(decimals, dtype):
+    values = np.random.RandomState(0).randn(200).round(decimals).astype(dtype)
+    codec = fitted(values)
+    new = decoded(codec, noise(codec, 500, 2.0)[:, 0])
+    assert new.dtype == values.dtype
+    np.testing.assert_array_equal(new, new.astype(np.float64).round(decimals).astype(dtype))
+    assert len(set(new)) > 20
+
+
+@pytest.mark.parametrize("factor", [1 / 3, 1e-9])
+def test_numbers_without_a_decimal_precision_are_not_rounded(factor):
+    values = np.arange(1.0, 60.0) * factor
+    new = decoded(fitted(values), np.linspace(-1, 1, 500))
+    assert len(set(new)) == 500
 
 
 def test_a_constant_column_takes_no_dimension_and_comes_back():

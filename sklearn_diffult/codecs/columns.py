@@ -27,6 +27,8 @@ from sklearn_diffult.codecs.cells import Cells
 
 # Knots of a number column at most.
 KNOTS = 1000
+# Digits after the decimal point that a column's precision is looked for in.
+MAX_DECIMALS = 8
 # With at most so many distinct values that come back often, a column has no values in between.
 DISCRETE = 20
 # Beyond its ends a number column folds back by at most so many standard deviations.
@@ -70,7 +72,8 @@ def fit_column(
     if len(distinct := np.unique(values[present])) <= 1:
         codec = ConstantColumn(float(distinct[0]) if len(distinct) else math.nan)
     else:
-        codec = NumberColumn.fit(values[present], weights[present], cells.kind == "whole")
+        kind = cells.values.dtype if cells.values.dtype.kind == "f" else np.dtype(np.float64)
+        codec = NumberColumn.fit(values[present], weights[present], float(np.finfo(kind).eps))
     return codec if present.all() or not present.any() else GappyColumn(codec)
 
 
@@ -106,8 +109,9 @@ class NumberColumn:
         scores, which keeps every value of the tails.
     low, middle, high : ndarray of shape (n_knots,), float64
         Where each value's interval begins, is half over by weight, and ends.
-    is_whole : bool
-        No fraction was seen, so none comes out.
+    decimals : int or None
+        Most digits seen after the decimal point, 0 for whole numbers: no more come out. None where
+        the values have no such precision.
     is_discrete : bool
         Few values came back often, so none in between comes out.
     """
@@ -116,13 +120,13 @@ class NumberColumn:
     low: np.ndarray
     middle: np.ndarray
     high: np.ndarray
-    is_whole: bool
+    decimals: int | None
     is_discrete: bool
     width = 1
 
     @classmethod
-    def fit(cls, numbers: np.ndarray, weights: np.ndarray, is_whole: bool) -> NumberColumn:
-        """Learn from two or more distinct numbers with positive weights."""
+    def fit(cls, numbers: np.ndarray, weights: np.ndarray, spacing: float) -> NumberColumn:
+        """Learn from two or more distinct numbers, known up to a relative `spacing`, by weight."""
         values, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
         mass = np.bincount(inverse, weights)
         half_row = mass / counts / 2
@@ -133,14 +137,15 @@ class NumberColumn:
             levels = ndtr(np.linspace(middle[0], middle[-1], KNOTS)) * total
             inner = np.searchsorted(above, levels[1:-1])
             kept = np.unique(np.r_[0, inner, len(values) - 1])
-        is_whole = is_whole or bool((values == np.rint(values)).all())
-        few = len(values) <= DISCRETE and len(numbers) >= (2 if is_whole else 5) * len(values)
+        decimals = _decimals(values, spacing)
+        often = 2 if decimals == 0 else 5
+        few = len(values) <= DISCRETE and len(numbers) >= often * len(values)
         return cls(
             values[kept],
             _score((above - mass + half_row) / total)[kept],
             middle[kept],
             _score((above - half_row) / total)[kept],
-            is_whole,
+            decimals,
             few,
         )
 
@@ -166,7 +171,19 @@ class NumberColumn:
         if self.is_discrete:
             borders = (self.values[1:] + self.values[:-1]) / 2
             return self.values[np.searchsorted(borders, numbers)]
-        return np.rint(numbers) if self.is_whole else numbers
+        if self.decimals is None:
+            return numbers
+        # Rounding may leave the range by the last bit.
+        return np.round(numbers, self.decimals).clip(self.values[0], self.values[-1])
+
+
+def _decimals(values: np.ndarray, spacing: float) -> int | None:
+    """Return the fewest digits after the decimal point that write all values, None if too many."""
+    for decimals in range(MAX_DECIMALS + 1):
+        error = np.abs(values - np.round(values, decimals))
+        if (error <= spacing * np.abs(values)).all():
+            return decimals
+    return None
 
 
 def _score(share: np.ndarray) -> np.ndarray:

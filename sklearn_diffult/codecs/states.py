@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_diffult.codecs.columns import (
+    MAX_DECIMALS,
     CategoryColumn,
     ColumnCodec,
     ConstantColumn,
@@ -52,8 +53,8 @@ def column_to_state(codec: ColumnCodec) -> tuple[dict[str, Any], np.ndarray | No
         # JSON has no NaN.
         return {"constant": None if np.isnan(codec.value) else codec.value}, None
     if isinstance(codec, NumberColumn):
-        flags = {"is_whole": codec.is_whole, "is_discrete": codec.is_discrete}
-        return {"number": flags}, np.stack([getattr(codec, name) for name in _KNOTS])
+        precision = {"decimals": codec.decimals, "is_discrete": codec.is_discrete}
+        return {"number": precision}, np.stack([getattr(codec, name) for name in _KNOTS])
     if isinstance(codec, CategoryColumn):
         categories = [plain(each, "category") for each in codec.categories]
         return {"category": {"categories": categories, "is_one_hot": codec.is_one_hot}}, None
@@ -82,6 +83,7 @@ def column_from_state(
         claim(knots.dtype == np.float64 and knots.ndim == 2, "number column")
         rising = np.diff(knots[0]) > 0
         claim(len(rising) > 0 and all(rising) and bool(np.isfinite(knots).all()), "number column")
+        claim(content["decimals"] in (None, *range(MAX_DECIMALS + 1)), "number column")
         return NumberColumn(**dict(zip(_KNOTS, knots, strict=True)), **content)
     claim(kind == "category" and may_have_gaps, "column")
     categories = [plain(each, "category") for each in content["categories"]]

@@ -29,14 +29,18 @@ def _unet(width: int, n_blocks: int, n_positions: int) -> NetworkFactory:
     return factory
 
 
-def _mlp(sample_shape: tuple[int, ...], n_classes: int) -> nn.Module:
-    return MLP(sample_shape[0], n_classes)
+def _mlp(width: int, n_blocks: int) -> NetworkFactory:
+    def factory(sample_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        return MLP(sample_shape[0], n_classes, width=width, n_blocks=n_blocks)
+
+    return factory
 
 
 DENOISER_NETWORKS: dict[str, NetworkFactory] = {
     "unet": _unet(width=48, n_blocks=1, n_positions=20),
     "unet_large": _unet(width=128, n_blocks=2, n_positions=40),
-    "mlp": _mlp,
+    "mlp": _mlp(width=128, n_blocks=2),
+    "mlp_large": _mlp(width=256, n_blocks=3),
 }
 IMAGE_NETWORKS = ("unet", "unet_large")
 

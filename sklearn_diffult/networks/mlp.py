@@ -48,8 +48,8 @@ class MLP(nn.Module):
         self,
         n_columns: int,
         n_classes: int,
-        width: int = 256,
-        n_blocks: int = 3,
+        width: int = 128,
+        n_blocks: int = 2,
         condition_width: int = 64,
     ):
         super().__init__()
