@@ -124,7 +124,7 @@ class Evidence:
     n_classes : int
         Number of classes.
     twins_are_harmless : bool
-        Whether rows of a class most of whose rows have a twin give nothing away, as in tables.
+        Whether rows that have an equal twin give nothing away, as in tables.
     embed : callable or None
         Maps rows (n, n_values) to classifier features (n, n_features). Needed by d2.
     surprise : callable or None
@@ -171,15 +171,26 @@ def d1_scales(evidence: Evidence) -> np.ndarray:
 def score_copy(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     """Smallest d1 with regard to any class: a copy gives a row away under another label too.
 
-    Classes whose rows are mostly duplicates do not count where twins are harmless; infinite where
-    no class counts.
+    Real rows that have an equal twin do not count where twins are harmless; infinite where no row
+    counts.
     """
-    counted = np.array([not _mostly_duplicates(evidence, c) for c in range(evidence.n_classes)])
-    real = counted[evidence.labels]
+    real = evidence.remember("gives away", lambda: _gives_away(evidence))
     if not real.any():
         return np.full(len(rows), np.inf)
     units = d1_scales(evidence)[evidence.labels[real]]
     return nearest_in_units(rows, evidence.rows[real], units)
+
+
+def _gives_away(evidence: Evidence) -> np.ndarray:
+    """Tell for each real row whether a synthetic one that equals it gives it away, shape (n_real,).
+
+    In a table, what several rows share is no one's: the same few numbers, or nothing but missing
+    values and categories. Twins among images are copies that somebody made.
+    """
+    if not evidence.twins_are_harmless:
+        return np.ones(len(evidence.rows), dtype=bool)
+    _, which, counts = np.unique(evidence.rows, axis=0, return_inverse=True, return_counts=True)
+    return counts[which.reshape(-1)] == 1
 
 
 def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
@@ -319,18 +330,6 @@ def judge(scores: dict[str, np.ndarray], n_rows: int, plan: FilterPlan) -> Verdi
         failed["near_copy"] = scores["copy"] < max(plan.d1_min, EXACT)
         badness[failed["near_copy"]] = np.inf
     return Verdict(failed, badness)
-
-
-def _mostly_duplicates(evidence: Evidence, label: int) -> bool:
-    """Tell whether over half of the class's rows have an equal twin, as in tables of few integers.
-
-    There a synthetic row that equals a real one gives nothing away. Among images it does: twins
-    are copies that somebody made.
-    """
-    if not evidence.twins_are_harmless:
-        return False
-    own = _leave_one_out(evidence)[evidence.labels == label]
-    return bool(np.nanmedian(own) == 0) if len(own) > 1 else False
 
 
 def _leave_one_out(evidence: Evidence) -> np.ndarray:

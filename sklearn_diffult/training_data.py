@@ -122,9 +122,14 @@ def record_columns(estimator: Any, X: Any) -> None:
 def rows_to_generate(
     target: int | float | str | Mapping[Any, int] | Callable[..., Any], data: TrainingData
 ) -> dict[Any, int]:
-    """Return how many rows each class lacks, by label; an int target is the paper's N_t."""
-    if isinstance(target, Integral):
+    """Return how many rows each class lacks, by label; an int target is the paper's N_t.
+
+    1 is the ratio that it is to imbalanced-learn: no class can lack rows of one.
+    """
+    if isinstance(target, Integral) and target != 1:
         per_class = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
         return {label: int(target) - n for label, n in per_class if n < int(target)}
+    if isinstance(target, Integral):
+        target = float(target)
     strategy = check_sampling_strategy(target, data.labels, "over-sampling")
     return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}

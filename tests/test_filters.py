@@ -284,12 +284,17 @@ def test_with_everything_off_every_row_is_kept():
     assert verdict.failed == {}
 
 
-def test_copies_are_let_through_where_most_real_rows_have_a_twin():
-    twins = np.concatenate([np.repeat(LINE, 2, axis=0), 4 * LINE + [0, 1000]])
-    looked_at = evidence(twins, np.repeat([0, 1], [24, 12]))
-    plan = FilterPlan({}, d1_min=0.1)
-    assert judged(looked_at, LINE, 0, plan)[1].kept.all()
-    assert not judged(looked_at, 4 * LINE + [0, 1000], 1, plan)[1].kept.any()
+def test_copies_are_let_through_where_the_real_row_has_a_twin():
+    few_twins = np.concatenate([LINE, LINE[:2], 4 * LINE + [0, 1000]])
+    looked_at = evidence(few_twins, np.repeat([0, 1], [14, 12]))
+    kept = judged(looked_at, LINE, 0, FilterPlan({}, d1_min=0.1))[1].kept
+    assert kept.tolist() == [True] * 2 + [False] * 10
+    assert not judged(looked_at, 4 * LINE + [0, 1000], 1, FilterPlan({}, d1_min=0.1))[1].kept.any()
+
+
+def test_a_twin_of_another_class_is_one_too():
+    shared = evidence(np.concatenate([LINE, LINE[:3]]), np.repeat([0, 1], [12, 3]))
+    assert judged(shared, LINE, 0, FilterPlan({}, d1_min=0.1))[1].kept.sum() == 3
 
 
 @pytest.mark.parametrize("d1_min", [0.0, 0.1])
