@@ -36,7 +36,7 @@ print(f"SMOTE                balanced accuracy {score(X_smote, y_smote):.3f}")
 # ... and the line to change. Few steps and no classifier-based filter, so that this runs in
 # seconds; the defaults take minutes and do better.
 balancer = DiffusionBalancer(
-    image_shape=(8, 8), n_steps=200, batch_size=32, d2_max=None, random_state=0, verbose=1
+    image_shape=(8, 8), n_steps=200, batch_size=32, random_state=0, verbose=1
 )
 X_res, y_res = balancer.fit_resample(X_train, y_train)
 print(f"DiffusionBalancer    balanced accuracy {score(X_res, y_res):.3f}")

@@ -19,7 +19,7 @@ labels, counts = np.unique(y_train, return_counts=True)
 print("training rows:", dict(zip(labels.tolist(), counts.tolist(), strict=True)))
 
 # Few steps and no classifier-based filter, so that this runs in seconds; the defaults do better.
-balancer = DiffusionBalancer(n_steps=100, batch_size=64, d2_max=None, random_state=0)
+balancer = DiffusionBalancer(n_steps=100, batch_size=64, random_state=0)
 pipeline = Pipeline(
     [
         ("scale", StandardScaler()),

@@ -17,13 +17,24 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_diffult._seeds import child_seeds
 from sklearn_diffult._torch import resolve_device
 from sklearn_diffult.diffusion.trainer import TrainingInterrupted
-from sklearn_diffult.plans import PARAMETER_CONSTRAINTS, filter_plan, generation_plan
+from sklearn_diffult.plans import (
+    PARAMETER_CONSTRAINTS,
+    defaults,
+    filter_plan,
+    generation_plan,
+    resolve,
+)
 from sklearn_diffult.results import Results
 from sklearn_diffult.saving import Savable
 from sklearn_diffult.selection import Selection, select
 from sklearn_diffult.stages import Stages, generate_rows
 from sklearn_diffult.streams import CandidateStream
-from sklearn_diffult.training_data import TrainingData, check_training_data, rows_to_generate
+from sklearn_diffult.training_data import (
+    TrainingData,
+    check_training_data,
+    concerns,
+    rows_to_generate,
+)
 from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
 
@@ -41,43 +52,47 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         As in imbalanced-learn: ``"auto"`` (same as ``"not majority"``) brings every class to the
         size of the largest. An int is the paper's N_t: classes with fewer rows are brought up to
         it, no class is cut.
-    omega : float in [0, 1], default=0.5
-        How much synthetic rows weigh, see `weighting`. 0: real rows only.
+    omega : float in [0, 1] or "auto", default="auto"
+        How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.5 for
+        images, 0.35 for tables.
     weighting : {"class", "row"} or callable, default="class"
         ``"class"``: every class has the same total weight, of which its synthetic rows together
         hold the share omega. ``"row"``: a real row weighs 1, a synthetic row omega (the paper's
         choice). Or ``(y, synthetic_mask, omega) -> weights``. Weights are scaled to mean 1.
-    d1_max, d2_max, d3_max : float or None, default=None
+    d1_max, d2_max : float or None, default=None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of a
-        classifier trained on the real rows; d3: surprise of such a classifier. Each is measured
-        in units of what real rows of the class show among themselves (see
-        `sklearn_diffult.filters`).
+        classifier trained on the real rows. Each is measured in units of what real rows of the
+        class show among themselves (see `sklearn_diffult.filters`).
+    d3_max : float, "auto" or None, default="auto"
+        The same for d3, the surprise of such a classifier at the row's class. ``"auto"`` is 1 for
+        tables (as surprising as real rows are on average) and None for images.
     centre_max : float or None, default=None
         The same for the distance to the class's mean among those features, in units of the class's
         diameter there: 1 keeps the paper's in-distribution rows, 2 also the approximate ones.
     d1_min : float, default=0.1
         Rows with a lower d1, with regard to any class, are near-copies of a real row and never
-        used. 0 leaves exact copies. All are let through where an equal row gives nothing away: in
-        tables of nothing but categories and few distinct numbers, and next to the rows of a class
-        of a table most of whose rows have an equal twin.
+        used; 0 leaves exact copies. In tables they are let through where they give nothing away:
+        where all columns hold few values, and next to real rows that have an equal twin.
     max_rounds : int, default=5
         Rounds of generation to make up for rejected rows.
     on_shortfall : {"fill", "warn", "raise"}, default="fill"
         When rows are still missing after `max_rounds`: take the least bad rejected ones and warn,
         leave the class short and warn, or raise a RuntimeError.
-    network : {"auto", "unet", "unet_large", "mlp"} or callable, default="auto"
+    network : {"auto", "unet", "unet_large", "mlp", "mlp_large"} or callable, default="auto"
         The denoiser's network; ``"auto"`` is ``"unet"`` for images and ``"mlp"`` for tables. Or
         ``(sample_shape, n_classes) -> torch.nn.Module``, see `sklearn_diffult.networks.denoisers`.
     n_steps : int or "auto", default="auto"
-        Optimisation steps. ``"auto"`` sees every row 60 times, within 1,000 to 30,000 steps.
+        Optimisation steps. ``"auto"``: ``60 * n_rows / 64`` for images, at least 1,000;
+        ``25 * sqrt(n_rows)`` for tables, at least 400; never over 30,000.
     batch_size : int or "auto", default="auto"
-        Rows per step; ``"auto"`` is 64 for images, 256 for tables.
-    learning_rate : float, default=1e-3
-        Peak learning rate; it warms up over 5 % of the steps and falls to 0 as a cosine.
-    class_temper : float in [0, 1], default=0.5
-        In training, classes are drawn in proportion to n_rows ** class_temper: 1 keeps their
-        shares, 0 draws all alike.
+        Rows per step; ``"auto"`` is 64 for images, 128 for tables.
+    learning_rate : float or "auto", default="auto"
+        Its peak; it warms up over 5 % of the steps and falls to 0 as a cosine. ``"auto"`` is 0.001
+        for images, 0.003 for tables.
+    class_temper : float in [0, 1] or "auto", default="auto"
+        Classes are drawn in proportion to n_rows ** class_temper: 1 keeps their shares, 0 draws all
+        alike. ``"auto"`` is 0.5 for images, 1 for tables.
     sigma_distribution : {"lognormal"} or callable, default="lognormal"
         Noise levels in training; a callable gets sigma_data and returns an object with the
         methods of `sklearn_diffult.diffusion.sigma.LogNormalSigma`.
@@ -89,8 +104,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     horizontal_flip : bool, default=False
         Mirror half of the training images; synthetic ones then come either way.
     augmentation : float in [0, 1], default=0.15
-        Probability of each small change (magnify, stretch, turn, shift) to a training image. Told
-        of it, the network generates images without (`sklearn_diffult.augmentations.Change`).
+        Probability of each small change (magnify, stretch, turn, shift) to a training image, of
+        which the network is told (`sklearn_diffult.augmentations.Change`).
     solver : {"dpmpp_2m", "heun", "ddpm"} or callable, default="dpmpp_2m"
         How noise becomes rows, see `sklearn_diffult.diffusion.solvers`.
     n_solver_steps : int, default=18
@@ -101,16 +116,16 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     guidance_interval : tuple of two floats, default=(0.4, 4.0)
         Noise levels, in units of the data's standard deviation, at which guidance is on.
     start : {"noise", "class", "head"} or callable, default="noise"
-        What ``fit_resample`` starts from: pure noise, noised real rows of the class, or of all
-        larger classes. Or ``(labels, label) -> row numbers``.
+        What ``fit_resample`` starts from: pure noise, noised real rows of the class or of all
+        larger ones. Or ``(labels, label) -> row numbers``.
     start_noise : float, default=1.0
         How much noise those real rows get, in units of the data's standard deviation.
     image_shape : tuple of int or None, default=None
         ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` when
         rows are flat images.
     categorical_features : "auto", array-like of int, str or bool, or None, default="auto"
-        Which columns of a table hold categories, as in imbalanced-learn's SMOTENC: positions,
-        names or a mask. ``"auto"``: text, booleans and pandas' categories. None: no column.
+        Columns of a table that hold categories, as in imbalanced-learn's SMOTENC: positions, names
+        or a mask. ``"auto"``: text, booleans and pandas' categories. None: none.
     memory : str, PathLike, joblib.Memory or None, default=None
         Directory that keeps models, candidates and scores for later fits that want the same, in
         any process: changes to omega, `weighting`, thresholds or `sampling_strategy` train
@@ -130,8 +145,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Seeds everything. Same seed, machine and rows: same synthetic rows. The global random
         states of numpy and torch are neither read nor changed.
     verbose : int, default=0
-        1 shows progress bars with loss and rows per second: the diffusion model's training, the
-        classifiers' that d2 and d3 need, and one bar per round of generation.
+        1 shows progress bars with loss and rows per second: of every training, and of every round
+        of generation.
 
     Attributes
     ----------
@@ -146,22 +161,21 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         How near the synthetic rows are to real ones, beside how near these are to each other, by
         class and overall (`sklearn_diffult.privacy.PrivacyReport`).
     rejected_examples_ : dict of label to tuple (rows, list of str)
-        Up to 16 rejected rows per class but near-copies, in the container of X, and the metrics
-        each failed.
+        Up to 16 rejected rows per class but near-copies, and the metrics each failed.
     loss_curve_ : ndarray of shape (n_steps,)
         Training loss of every step.
     rows_per_second_ : float
         Training speed.
     sampling_strategy_ : dict
-        Rows to generate per class.
+        Rows to generate by label.
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
     denoiser_ : torch.nn.Module
-        The trained denoiser, averaged over the last part of training, on the CPU.
+        The trained denoiser, averaged over the end of training, on the CPU.
     image_shape_ : tuple of int
         Encoded shape "c h w"; only for images.
     n_features_in_, feature_names_in_
-        Number and names of columns; only for 2-D input.
+        Of columns; only for 2-D input.
 
     See Also
     --------
@@ -170,13 +184,13 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
 
     Notes
     -----
-    Accepts images as arrays (n, height, width), (n, height, width, channels) or (n, channels,
-    height, width), uint8 or float, at least 8 pixels a side with 1, 3 or 4 channels; flat rows
-    with `image_shape`; lists of Pillow images; tables as arrays, DataFrames, sparse matrices or
-    lists, of any columns but dates, with missing values.
+    Takes images as arrays (n, height, width), (n, height, width, channels) or (n, channels, height,
+    width), uint8 or float, at least 8 pixels a side with 1, 3 or 4 channels; flat rows with
+    `image_shape`; lists of Pillow images; tables as arrays, DataFrames, sparse matrices or lists,
+    of any columns but dates, with missing values.
 
-    Training takes most of the time: about 400 images of 28 x 28 a second on two CPU cores. EDM
-    (Karras et al. 2022) stands for the paper's DDPM; the definitions of d1, d2 and d3 are ours.
+    Training takes most of the time: two CPU cores see about 400 images of 28 x 28 a second. EDM
+    (Karras et al. 2022) stands for the paper's DDPM; d1, d2 and d3 are our definitions.
 
     References
     ----------
@@ -203,11 +217,11 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         self,
         *,
         sampling_strategy: Any = "auto",
-        omega: float = 0.5,
+        omega: float | str = "auto",
         weighting: str | Callable[..., Any] = "class",
         d1_max: float | None = None,
         d2_max: float | None = None,
-        d3_max: float | None = None,
+        d3_max: float | str | None = "auto",
         centre_max: float | None = None,
         d1_min: float = 0.1,
         max_rounds: int = 5,
@@ -215,8 +229,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         network: str | Callable[..., torch.nn.Module] = "auto",
         n_steps: int | str = "auto",
         batch_size: int | str = "auto",
-        learning_rate: float = 1e-3,
-        class_temper: float = 0.5,
+        learning_rate: float | str = "auto",
+        class_temper: float | str = "auto",
         sigma_distribution: str | Callable[..., Any] = "lognormal",
         regularizer: str | Callable[..., Any] | None = None,
         regularizer_strength: float = 1.0,
@@ -393,7 +407,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
             selection = self._filter(data, wanted, candidates)
             labels, y_resampled = data.with_synthetic_labels(selection.indices)
             synthetic = np.arange(len(labels)) >= len(data.labels)
-            weights = compute_weights(labels, synthetic, self.omega, self.weighting)
+            omega = resolve(self.omega, defaults(data.codec.is_image).omega)
+            weights = compute_weights(labels, synthetic, omega, self.weighting)
             X_resampled = data.codec.concatenate(data.X, data.codec.decode(selection.rows))
             self._take(data, wanted, result)
             self._report(data, selection, evidence)
@@ -404,17 +419,12 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
         generation_plan(self, is_image=True, device=resolve_device(self.device))
-        filter_plan(self, is_discrete=False)
+        filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)
         wanted = rows_to_generate(self.sampling_strategy, data)
         stages = Stages(self, data)
-        for label in data.classes[data.counts == 1].tolist():
-            warnings.warn(
-                f"Class {label!r} has a single row: its synthetic rows are at best variations on "
-                "it, judged by distances pooled over the other classes.",
-                UserWarning,
-                stacklevel=4,
-            )
+        for message in concerns(data, wanted):
+            warnings.warn(message, UserWarning, stacklevel=4)
         return data, wanted, stages
 
     def _filter(
@@ -429,7 +439,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         if not counts:
             return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
         fill = self.on_shortfall == "fill"
-        plan = filter_plan(self, data.codec.is_discrete)
+        plan = filter_plan(self, data.codec.is_image, data.codec.is_discrete)
         return select(counts, candidates.draw, plan, self.max_rounds, fill)
 
     def __sklearn_tags__(self) -> Any:

@@ -26,6 +26,7 @@ OF_RESAMPLING = (
 class Results:
     """Setting and dropping a balancer's fitted attributes."""
 
+    d3_max: float | str | None
     max_rounds: int
     on_shortfall: str
 
@@ -67,7 +68,8 @@ class Results:
         }
         rows = selection.rows.flatten(1).numpy()
         self.privacy_report_ = report_privacy(evidence, rows, selection.indices, labels)
-        message = shortfall_message(self.filter_report_, self.max_rounds)
+        unasked = ["d3"] if self.d3_max == "auto" else []
+        message = shortfall_message(self.filter_report_, self.max_rounds, unasked)
         if message and self.on_shortfall == "raise":
             raise RuntimeError(message)
         if message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,10 @@ from sklearn_diffult.streams import Scored
 # After a poor round, ask for at most this many rows per row that is missing: a class none of whose
 # rows pass would otherwise cost a multiple of the training.
 MAX_SURPLUS = 2.0
+# When a few rows are missing, ask for at least so many: half of one or two might fail again.
+LEAST_FURTHER = 32
 NEAR_COPY = "near_copy"
+PREFIX = "rejected_"
 # Rejected rows kept per class to be looked at.
 MAX_EXAMPLES = 16
 
@@ -57,8 +60,10 @@ class Candidates:
     def to_ask(self) -> int:
         """Rows to generate next, more of them the fewer were kept so far."""
         generated, kept = self.report["generated"], self.report["kept"]
-        surplus = 1.0 if generated == 0 else min(MAX_SURPLUS, 1.1 * generated / max(1, kept))
-        return math.ceil(self.missing * surplus)
+        if generated == 0 or self.missing == 0:
+            return self.missing
+        surplus = min(MAX_SURPLUS, 1.1 * generated / max(1, kept))
+        return max(LEAST_FURTHER, math.ceil(self.missing * surplus))
 
     def take(self, found: Scored, verdict: Verdict) -> None:
         """Keep what passed, up to what is missing, and remember the rest for filling."""
@@ -74,7 +79,7 @@ class Candidates:
         self.spare = [torch.cat([*self.spare, rows[rejected]])[best.copy()]]
         self.spare_badness = [badness[best]]
         for name, failed in verdict.failed.items():
-            key = f"rejected_{name}"
+            key = PREFIX + name
             self.report[key] = self.report.get(key, 0) + int(failed.sum())
         if "centre" in found.scores:
             found_in = bands(found.scores["centre"])
@@ -162,13 +167,15 @@ def select(
     )
 
 
-def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> str:
-    """Say which classes got too few rows that pass, and what to change; "" if none did."""
-    lacking = {
-        label: report
-        for label, report in reports.items()
-        if report["filled"] or report["shortfall"]
-    }
+def shortfall_message(
+    reports: dict[Any, dict[str, int]], max_rounds: int, unasked: Collection[str] = ()
+) -> str:
+    """Say which classes got too few rows that pass, and what to change; "" if none did.
+
+    Rows that filters on by default (`unasked`) rejected are what there would be without them: a
+    class filled up with such rows is no cause for complaint.
+    """
+    lacking = {label: report for label, report in reports.items() if _falls_short(report, unasked)}
     if not lacking:
         return ""
     classes = "; ".join(
@@ -192,17 +199,28 @@ def shortfall_message(reports: dict[Any, dict[str, int]], max_rounds: int) -> st
     )
 
 
+def _falls_short(report: dict[str, int], unasked: Collection[str]) -> bool:
+    """Tell whether rows were missing, and would have been without the filters nobody asked for."""
+    if not report["filled"]:
+        return report["shortfall"] > 0
+    rejected = sum(report[PREFIX + name] for name in _rejecting(report) - set(unasked))
+    wanted = report["kept"] + report["filled"] + report["shortfall"]
+    return report["shortfall"] > 0 or report["generated"] - rejected < wanted
+
+
 def _worst(report: dict[str, int]) -> str:
     """Name of the metric that rejected most; "" if none rejected any."""
-    prefix = "rejected_"
-    rejected = {key.removeprefix(prefix): n for key, n in report.items() if key.startswith(prefix)}
-    worst = max(rejected, key=lambda name: rejected[name], default="")
-    return worst if worst and rejected[worst] else ""
+    return max(_rejecting(report), key=lambda name: report[PREFIX + name], default="")
+
+
+def _rejecting(report: dict[str, int]) -> set[str]:
+    """Names of the metrics that rejected any row."""
+    return {key.removeprefix(PREFIX) for key, n in report.items() if key.startswith(PREFIX) and n}
 
 
 def _most_rejected(report: dict[str, int]) -> str:
     worst = _worst(report)
     if not worst:
         return "none rejected"
-    n_rejected = report[f"rejected_{worst}"]
+    n_rejected = report[PREFIX + worst]
     return f"{n_rejected} of {report['generated']} rejected as {worst.replace('_', ' ')}"

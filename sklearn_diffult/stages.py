@@ -192,7 +192,9 @@ class Stages:
             self._as_the_user_gets_them,
             {
                 name: functools.partial(METRICS[name], evidence)
-                for name in filter_plan(self._parameters, self._data.codec.is_discrete).metrics
+                for name in filter_plan(
+                    self._parameters, self._is_image, self._data.codec.is_discrete
+                ).metrics
             },
             lambda: self._evidence_key,
         )

@@ -133,3 +133,15 @@ def rows_to_generate(
         target = float(target)
     strategy = check_sampling_strategy(target, data.labels, "over-sampling")
     return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}
+
+
+def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
+    """Say which of the classes that lack rows have too few to learn from."""
+    sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
+    return [
+        f"Class {label!r} has {'a single row' if n == 1 else '2 rows'}: its synthetic rows are at "
+        f"best variations on {'it' if n == 1 else 'them'}, judged by distances pooled over the "
+        "other classes."
+        for label, n in sizes
+        if n <= 2 and label in wanted
+    ]

@@ -52,7 +52,7 @@ def compute_nothing() -> None:
 
 
 def fit(memory: Path | None, report: Path) -> None:
-    quick = {"n_steps": 5, "n_solver_steps": 2, "max_rounds": 1, "d2_max": None, "d1_max": 9.0}
+    quick = {"n_steps": 5, "n_solver_steps": 2, "max_rounds": 1, "d3_max": None, "d1_max": 9.0}
     found = DiffusionBalancer(**quick, memory=memory, random_state=0).fit_resample(X, Y)
     report.write_text(joblib.hash(found))
 

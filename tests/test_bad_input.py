@@ -27,7 +27,7 @@ FLAT = IMAGES.reshape(12, -1)
 
 
 def balancer(**parameters):
-    quick = {"n_steps": 3, "batch_size": 4, "n_solver_steps": 2, "d2_max": None, "max_rounds": 1}
+    quick = {"n_steps": 3, "batch_size": 4, "n_solver_steps": 2, "d3_max": None, "max_rounds": 1}
     return DiffusionBalancer(**quick | {"random_state": 0} | parameters)
 
 

@@ -17,13 +17,14 @@ from sklearn.datasets import load_digits, make_classification
 
 from sklearn_diffult import DiffusionBalancer
 from sklearn_diffult.diffusion.solvers import SOLVERS
-from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, IMAGE_NETWORKS
 
+pytestmark = pytest.mark.filterwarnings("ignore:Class . has 2 rows")
 QUICK = {
     "n_steps": 3,
     "batch_size": 8,
     "n_solver_steps": 3,
-    "d2_max": None,
+    "d3_max": None,
     "d1_min": 0.0,
     "random_state": 0,
 }
@@ -187,7 +188,8 @@ def test_every_solver_and_regularizer_serves(solver, regularizer):
 
 @pytest.mark.parametrize("network", sorted(DENOISER_NETWORKS))
 def test_every_named_network_serves(network):
-    X, y = few_images((21, 24)) if network != "mlp" else make_classification(20, random_state=0)
+    of_images = network in IMAGE_NETWORKS
+    X, y = few_images((21, 24)) if of_images else make_classification(20, random_state=0)
     parameters = {**QUICK, "n_steps": 1, "n_solver_steps": 2}
     balancer = DiffusionBalancer(**parameters, network=network, sampling_strategy=11)
     X_resampled, _ = balancer.fit_resample(X, y)

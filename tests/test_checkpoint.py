@@ -30,7 +30,7 @@ N_STEPS = 40
 
 
 def balancer(**parameters):
-    quick = {"n_steps": N_STEPS, "batch_size": 8, "n_solver_steps": 2, "d2_max": None}
+    quick = {"n_steps": N_STEPS, "batch_size": 8, "n_solver_steps": 2, "d3_max": None}
     return DiffusionBalancer(**quick | {"random_state": 0, "max_rounds": 1} | parameters)
 
 
@@ -250,7 +250,7 @@ def test_a_bad_checkpoint_is_ignored_with_a_warning(content, tmp_path, at_step):
 def test_another_fit_does_not_touch_a_checkpoint(tmp_path, at_step):
     left = leave_checkpoint(tmp_path, at_step)
     content = left.read_bytes()
-    for changes in [{"learning_rate": 1e-4}, {"random_state": 1}, {"class_temper": 1.0}]:
+    for changes in [{"learning_rate": 1e-4}, {"random_state": 1}, {"class_temper": 0.4}]:
         drawn = at_step()
         balancer(checkpoint=tmp_path, **changes).fit(X, Y)
         assert len(drawn) == N_STEPS

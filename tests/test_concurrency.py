@@ -28,7 +28,7 @@ def jittering(denoise, x, grid, generator):
 
 
 def rows(seed, **parameters):
-    quick = {"n_steps": 30, "batch_size": 8, "n_solver_steps": 3, "d2_max": None}
+    quick = {"n_steps": 30, "batch_size": 8, "n_solver_steps": 3, "d3_max": None}
     return DiffusionBalancer(**quick | parameters, random_state=seed).fit_resample(X, Y)[0]
 
 

@@ -171,7 +171,7 @@ def test_average_halves_an_old_parameter_after_its_half_life():
     average._n_seen = 10**6  # past the shortened half-life of the start
     torch.nn.init.ones_(module.weight)
     for _ in range(10):
-        average.update(module, 10)
+        average.update(10)
     assert float(average.module.weight) == pytest.approx(0.5, abs=1e-5)
 
 
@@ -199,6 +199,7 @@ def plan_with(**changes):
         "ema_half_life": 100.0,
         "label_dropout": 0.1,
         "class_temper": 0.5,
+        "weight_decay": 1e-4,
         "regularizer": None,
         "regularizer_strength": 1.0,
         "horizontal_flip": False,

@@ -21,7 +21,7 @@ X, Y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
 
 
 def balancer(**parameters):
-    quick = {"n_steps": 5, "n_solver_steps": 2, "max_rounds": 1, "d2_max": None}
+    quick = {"n_steps": 5, "n_solver_steps": 2, "max_rounds": 1, "d3_max": None}
     return DiffusionBalancer(**quick | {"random_state": 0} | parameters)
 
 

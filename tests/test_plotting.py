@@ -208,7 +208,7 @@ def test_searches_of_scikit_learn_can_be_shown(kind, scoring):
     scorers = make_shot_scorers(y, many_more_than=60, few_less_than=20)
     pipeline = Pipeline(
         [
-            ("balance", DiffusionBalancer(n_steps=2, n_solver_steps=2, d2_max=None)),
+            ("balance", DiffusionBalancer(n_steps=2, n_solver_steps=2, d3_max=None)),
             ("clf", LogisticRegression()),
         ]
     )

@@ -33,7 +33,7 @@ def leak(monkeypatch, X, rows):
 
 
 def balancer(**parameters):
-    quick = {"n_steps": 2, "batch_size": 4, "max_rounds": 3, "d2_max": None, "random_state": 0}
+    quick = {"n_steps": 2, "batch_size": 4, "max_rounds": 3, "d3_max": None, "random_state": 0}
     return DiffusionBalancer(**quick | {"solver": half_copied} | parameters)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from sklearn_diffult.filters import BANDS, METRICS, Evidence, FilterPlan, judge
 from sklearn_diffult.selection import (
+    LEAST_FURTHER,
     MAX_EXAMPLES,
     MAX_SURPLUS,
     Candidates,
@@ -75,11 +76,11 @@ def test_one_round_suffices_when_every_row_passes():
 def test_further_rounds_ask_only_for_what_is_missing_and_reach_the_count():
     # Class 0 gets a bad row in every three.
     draw = Draw(1.0, 0.5, 3.0)
-    selection = select({0: 9, 1: 2}, draw, PLAN, max_rounds=5, fill=False)
-    assert draw.calls[0] == [9, 2, 0]
-    # 6 of 9 passed: 3 missing times 1.1 * 9 / 6, rounded up.
-    assert draw.calls[1] == [5, 0, 0]
-    assert np.bincount(selection.indices).tolist() == [9, 2]
+    selection = select({0: 90, 1: 2}, draw, PLAN, max_rounds=5, fill=False)
+    assert draw.calls[0] == [90, 2, 0]
+    # 60 of 90 passed: 30 missing times 1.1 * 90 / 60, rounded up.
+    assert draw.calls[1] == [50, 0, 0]
+    assert np.bincount(selection.indices).tolist() == [90, 2]
     assert set(d1_of(selection, 0)) == {1.0, 0.5}
 
 
@@ -87,17 +88,18 @@ def test_rows_beyond_the_count_are_dropped_but_counted():
     draw = Draw(3.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0)
     selection = select({0: 3}, draw, PLAN, max_rounds=5, fill=False)
     report = reports_of(selection)[0]
-    # Round 0: bad, good, bad. Round 1 draws 2 * 2 = 4: four good, of which two needed.
-    assert draw.calls == [[3, 0, 0], [4, 0, 0]]
-    assert report["generated"] == 7
-    assert report["rejected_d1"] == 2
+    # Round 0: bad, good, bad. Two are missing, and no further round is smaller than this.
+    assert draw.calls == [[3, 0, 0], [LEAST_FURTHER, 0, 0]]
+    assert report["generated"] == 3 + LEAST_FURTHER
+    # Two in every seven.
+    assert report["rejected_d1"] == 10
     assert report["kept"] == 3 == len(selection.rows)
 
 
 def test_a_round_never_asks_for_more_than_the_largest_surplus():
     draw = Draw(5.0)
-    select({0: 10}, draw, PLAN, max_rounds=3, fill=False)
-    assert [asked[0] for asked in draw.calls] == [10, 10 * MAX_SURPLUS, 10 * MAX_SURPLUS]
+    select({0: 100}, draw, PLAN, max_rounds=3, fill=False)
+    assert [asked[0] for asked in draw.calls] == [100, 100 * MAX_SURPLUS, 100 * MAX_SURPLUS]
 
 
 @pytest.mark.parametrize("max_rounds", [1, 2, 4])
@@ -122,9 +124,9 @@ def test_filling_takes_the_least_bad_in_order_after_the_kept():
 
 
 def test_filling_looks_at_the_rejected_rows_of_all_rounds():
-    draw = Draw(9.0, 3.0, 8.0, 7.0, 2.5, 6.0, 5.0, 9.0, 9.0, 9.0)
+    draw = Draw(9.0, 3.0, 8.0, 7.0, 2.5, *[9.0] * LEAST_FURTHER)
     selection = select({0: 2}, draw, PLAN, max_rounds=2, fill=True)
-    assert draw.calls == [[2, 0, 0], [4, 0, 0]]
+    assert draw.calls == [[2, 0, 0], [LEAST_FURTHER, 0, 0]]
     assert d1_of(selection, 0) == [2.5, 3.0]
 
 
@@ -221,6 +223,18 @@ def test_the_message_names_the_classes_the_numbers_and_what_to_change():
         assert advice in message
     for name in ("d1_max", "d3_max", "d1_min"):
         assert name not in message
+
+
+@pytest.mark.parametrize(("n_near_copies", "n_missing"), [(2, 0), (6, 0), (2, 3)])
+def test_what_only_filters_nobody_asked_for_rejected_is_no_cause_for_complaint(
+    n_near_copies, n_missing
+):
+    # Without d3, 9 - 2 rows would have been enough for 5; 9 - 6 would not.
+    report = {"generated": 9, "kept": 1, "rejected_d3": 7, "filled": 4, "shortfall": n_missing}
+    report["rejected_near_copy"] = n_near_copies
+    complains = n_near_copies == 6 or n_missing > 0
+    assert bool(shortfall_message({"cat": report}, 1, ["d3"])) == complains
+    assert shortfall_message({"cat": report}, 1)
 
 
 def test_the_message_gives_no_advice_against_what_rejected_nothing():

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:After max_rounds")
 
 
 def balancer(**parameters):
-    quick = {"n_steps": 30, "batch_size": 16, "n_solver_steps": 3, "d2_max": None}
+    quick = {"n_steps": 30, "batch_size": 16, "n_solver_steps": 3, "d3_max": None}
     return DiffusionBalancer(**quick | {"random_state": 0, "max_rounds": 2} | parameters)
 
 

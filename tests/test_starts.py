@@ -91,7 +91,7 @@ def test_a_start_of_your_own_may_return_a_mask():
 def rows_from(**parameters):
     X, y = load_iris(return_X_y=True)
     balancer = DiffusionBalancer(
-        n_steps=30, d2_max=None, d1_min=0.0, random_state=0, device="cpu", **parameters
+        n_steps=30, d3_max=None, d1_min=0.0, random_state=0, device="cpu", **parameters
     )
     X_resampled, _ = balancer.fit_resample(X[:110], y[:110])
     return balancer, X_resampled[110:]

@@ -16,7 +16,7 @@ QUICK = {
     "n_steps": 3,
     "batch_size": 16,
     "n_solver_steps": 3,
-    "d2_max": None,
+    "d3_max": None,
     "d1_min": 0.0,
     "random_state": 0,
 }
@@ -72,12 +72,13 @@ def test_a_frame_of_categories_only_is_balanced():
     assert_balanced(X, y, *DiffusionBalancer(**QUICK).fit_resample(X, y))
 
 
-@pytest.mark.parametrize("n_rare", [1, 2])
-@pytest.mark.filterwarnings("ignore:Class 'rare' has a single row")
-def test_a_class_of_one_or_two_rows_is_balanced(n_rare):
+@pytest.mark.parametrize(("n_rare", "how_many"), [(1, "a single row"), (2, "2 rows")])
+def test_a_class_of_one_or_two_rows_is_balanced_with_a_warning(n_rare, how_many):
     X, _ = mixed()
     y = np.where(np.arange(60) < n_rare, "rare", "frequent")
-    assert_balanced(X, y, *DiffusionBalancer(**QUICK).fit_resample(X, y))
+    with pytest.warns(UserWarning, match=f"Class 'rare' has {how_many}: .* at best variations"):
+        resampled = DiffusionBalancer(**QUICK).fit_resample(X, y)
+    assert_balanced(X, y, *resampled)
 
 
 @pytest.mark.parametrize("container", [np.array, np.ndarray.tolist])

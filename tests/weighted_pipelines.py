@@ -28,7 +28,7 @@ Y_CONTAINERS = {
 
 
 def balancer(**changes):
-    parameters = {"n_steps": 2, "n_solver_steps": 2, "d1_min": 0, "d2_max": None}
+    parameters = {"n_steps": 2, "n_solver_steps": 2, "d1_min": 0, "d3_max": None}
     return DiffusionBalancer(**{**parameters, "omega": 0.3, "random_state": 0, **changes})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -49,6 +50,8 @@ class TrainingPlan:
     class_temper : float
         Classes are drawn in proportion to n_rows ** class_temper: 1 keeps their shares, 0 draws
         all alike.
+    weight_decay : float
+        Decoupled weight decay of AdamW.
     regularizer, regularizer_strength : callable or None, float
         A line of REGULARIZERS and its factor.
     horizontal_flip : bool
@@ -64,6 +67,7 @@ class TrainingPlan:
     ema_half_life: float
     label_dropout: float
     class_temper: float
+    weight_decay: float
     regularizer: Regularizer | None
     regularizer_strength: float
     horizontal_flip: bool
@@ -136,7 +140,7 @@ def train(
         repeatable(device),
         signals,
         # In memory, what to go back to would take as much as all that is trained.
-        tempfile.TemporaryFile() as kept,
+        _scratch_file() as kept,
     ):
         denoiser = denoiser.to(device).train()
         if not getattr(denoiser.network, "takes_augmentation", False):
@@ -165,6 +169,17 @@ def train(
         if checkpoint is not None:
             checkpoint.write(training.state())
     return training.result()
+
+
+@contextlib.contextmanager
+def _scratch_file() -> Iterator[IO[bytes]]:
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        # What a full disk did not take is still waiting to be written.
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _show(bar: Any, training: _Training) -> None:
@@ -197,7 +212,11 @@ class _Training:
         self._average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
         self._parameters = list(denoiser.parameters())
         self._optimizer = torch.optim.AdamW(
-            self._parameters, plan.learning_rate, (0.9, 0.99), weight_decay=1e-4, fused=True
+            self._parameters,
+            plan.learning_rate,
+            (0.9, 0.99),
+            weight_decay=plan.weight_decay,
+            fused=True,
         )
         self._rate = plan.learning_rate
         self._micro_batch = plan.batch_size
