@@ -86,7 +86,7 @@ def head_share(share: float) -> Callable[[Task, dict[str, Any]], Training]:
         X = np.concatenate([task.X, X[synthetic]])
         y = np.concatenate([task.y, np.asarray(y)[synthetic]])
         is_synthetic = np.arange(len(y)) >= len(task.y)
-        weights = compute_weights(y, is_synthetic, balancer.omega, balancer.weighting)
+        weights = compute_weights(y, is_synthetic, 0.5, balancer.weighting)
         return Training(X, y, weights)
 
     return recipe
