@@ -68,17 +68,17 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         The same for d3, the surprise of such a classifier at the row's class. ``"auto"`` is 1 for
         tables (as surprising as real rows are on average) and None for images.
     centre_max : float or None, default=None
-        The same for the distance to the class's mean among those features, in units of the class's
-        diameter there: 1 keeps the paper's in-distribution rows, 2 also the approximate ones.
+        The same for the distance to the class's mean among those features, over its diameter
+        there: 1 keeps the paper's in-distribution rows, 2 also the approximate ones.
     d1_min : float, default=0.1
-        Rows with a lower d1, with regard to any class, are near-copies of a real row and never
-        used; 0 leaves exact copies. In tables they are let through where they give nothing away:
-        where all columns hold few values, and next to real rows that have an equal twin.
+        Rows with a lower d1, with regard to any class, are near-copies and never used; 0 leaves
+        exact copies. Those that give nothing away are let through: in tables of few values, and
+        next to real rows of a table that have an equal twin.
     max_rounds : int, default=5
         Rounds of generation to make up for rejected rows.
     on_shortfall : {"fill", "warn", "raise"}, default="fill"
-        When rows are still missing after `max_rounds`: take the least bad rejected ones and warn,
-        leave the class short and warn, or raise a RuntimeError.
+        When rows are missing after `max_rounds`: take the least bad rejected ones and warn (of
+        those that d3 on "auto" rejected, if most are), leave the class short and warn, or raise.
     network : {"auto", "unet", "unet_large", "mlp", "mlp_large"} or callable, default="auto"
         The denoiser's network; ``"auto"`` is ``"unet"`` for images and ``"mlp"`` for tables. Or
         ``(sample_shape, n_classes) -> torch.nn.Module``, see `sklearn_diffult.networks.denoisers`.
@@ -94,8 +94,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Classes are drawn in proportion to n_rows ** class_temper: 1 keeps their shares, 0 draws all
         alike. ``"auto"`` is 0.5 for images, 1 for tables.
     sigma_distribution : {"lognormal"} or callable, default="lognormal"
-        Noise levels in training; a callable gets sigma_data and returns an object with the
-        methods of `sklearn_diffult.diffusion.sigma.LogNormalSigma`.
+        Noise levels in training; a callable gets sigma_data and returns what has the methods of
+        `sklearn_diffult.diffusion.sigma.LogNormalSigma`.
     regularizer : {"cbdm", "coral"}, callable or None, default=None
         Class-balancing regulariser, see `sklearn_diffult.diffusion.regularizers`. ``"cbdm"``
         doubles the cost of a step, ``"coral"`` costs next to nothing.
@@ -137,13 +137,13 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         The same call, made again after whatever ended the process, goes on from there (on a CPU to
         the very same model), and removes it in the end.
     device : str, default="auto"
-        ``"auto"`` takes cuda, then mps, then cpu; or the name of a device.
+        Its name; ``"auto"`` takes cuda, then mps, then cpu.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of matrix products; ``"auto"`` is bfloat16 for images where the hardware
         multiplies it.
     random_state : int, RandomState or None, default=None
-        Seeds everything. Same seed, machine and rows: same synthetic rows. The global random
-        states of numpy and torch are neither read nor changed.
+        Same seed, machine and rows: same synthetic rows. Global random states are neither read nor
+        changed.
     verbose : int, default=0
         1 shows progress bars with loss and rows per second: of every training, and of every round
         of generation.
@@ -161,13 +161,13 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         How near the synthetic rows are to real ones, beside how near these are to each other, by
         class and overall (`sklearn_diffult.privacy.PrivacyReport`).
     rejected_examples_ : dict of label to tuple (rows, list of str)
-        Up to 16 rejected rows per class but near-copies, and the metrics each failed.
+        Up to 16 rejected rows per class but near-copies, and which metrics failed them.
     loss_curve_ : ndarray of shape (n_steps,)
         Training loss of every step.
     rows_per_second_ : float
         Training speed.
-    sampling_strategy_ : dict
-        Rows to generate by label.
+    sampling_strategy_ : dict of label to int
+        Rows to generate.
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
     denoiser_ : torch.nn.Module
@@ -300,7 +300,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
 
         Returns
         -------
-        self : DiffusionBalancer
+        self
 
         Raises
         ------

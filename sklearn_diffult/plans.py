@@ -80,6 +80,7 @@ class Defaults:
     omega: float
     d3_max: float | None
     class_temper: float
+    least_share: float
     learning_rate: float
     weight_decay: float
     batch_size: int
@@ -93,6 +94,7 @@ IMAGES = Defaults(
     omega=0.5,
     d3_max=None,
     class_temper=0.5,
+    least_share=0.0,
     learning_rate=1e-3,
     weight_decay=1e-4,
     batch_size=64,
@@ -106,6 +108,8 @@ TABLES = Defaults(
     omega=0.35,
     d3_max=1.0,
     class_temper=1.0,
+    # Of a class that hardly ever came up nothing would be learnt.
+    least_share=0.02,
     learning_rate=3e-3,
     weight_decay=0.3,
     batch_size=128,
@@ -194,6 +198,7 @@ def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
         ema_half_life=EMA_SHARE * n_steps * batch_size,
         label_dropout=LABEL_DROPOUT,
         class_temper=resolve(parameters.class_temper, default.class_temper),
+        least_share=default.least_share,
         weight_decay=default.weight_decay,
         regularizer=lookup(REGULARIZERS | {None: None}, parameters.regularizer),
         regularizer_strength=parameters.regularizer_strength,

@@ -172,8 +172,8 @@ def shortfall_message(
 ) -> str:
     """Say which classes got too few rows that pass, and what to change; "" if none did.
 
-    Rows that filters on by default (`unasked`) rejected are what there would be without them: a
-    class filled up with such rows is no cause for complaint.
+    Rows that filters on by default (`unasked`) rejected are what there would be without them: some
+    of them in a class are no cause for complaint, more than half of it is.
     """
     lacking = {label: report for label, report in reports.items() if _falls_short(report, unasked)}
     if not lacking:
@@ -186,7 +186,9 @@ def shortfall_message(
     rejecting = {_worst(report) for report in lacking.values()} - {""}
     advice = ["Raise max_rounds."]
     if maxima := sorted(f"{name}_max" for name in rejecting - {NEAR_COPY}):
-        advice.append(f"Raise {' and '.join(maxima)}, or set None.")
+        advice.append(f"Raise {' and '.join(maxima)}, or turn the filter off with None.")
+    if rejecting - {NEAR_COPY}:
+        advice.append("In classes of a few rows, start='class' keeps closer to them.")
     if NEAR_COPY in rejecting:
         advice.append(
             "Against near-copies of real rows lower n_steps, so that the model knows fewer by "
@@ -205,7 +207,11 @@ def _falls_short(report: dict[str, int], unasked: Collection[str]) -> bool:
         return report["shortfall"] > 0
     rejected = sum(report[PREFIX + name] for name in _rejecting(report) - set(unasked))
     wanted = report["kept"] + report["filled"] + report["shortfall"]
-    return report["shortfall"] > 0 or report["generated"] - rejected < wanted
+    return (
+        report["shortfall"] > 0
+        or report["generated"] - rejected < wanted
+        or report["filled"] > wanted / 2
+    )
 
 
 def _worst(report: dict[str, int]) -> str:

@@ -183,6 +183,18 @@ def test_tempered_sampling_draws_classes_by_the_power_of_their_size():
         assert float(chances.sum()) == pytest.approx(1.0)
 
 
+def test_no_class_is_drawn_less_than_the_least_share_or_half_of_an_equal_one():
+    labels = torch.tensor([0] * 197 + [1] * 3)
+    chances = row_probabilities(labels, 3, 1.0, least_share=0.02)
+    # 1.5 % become 2 %, and then all is scaled to 1.
+    assert float(chances[197:].sum()) == pytest.approx(0.02 / 1.005)
+    assert torch.equal(row_probabilities(labels, 3, 1.0, 0.01), row_probabilities(labels, 3, 1.0))
+    many = torch.cat([torch.zeros(1000), torch.arange(1, 100)]).long()
+    rare = row_probabilities(many, 100, 1.0, least_share=0.02)[1000:]
+    share = 0.5 / 100
+    assert rare.tolist() == pytest.approx([share / (1000 / 1099 + 99 * share)] * 99)
+
+
 def test_learning_rate_rises_to_one_and_falls_to_zero():
     factors = [learning_rate_factor(step, 100) for step in range(100)]
     assert factors[0] == pytest.approx(0.2)
@@ -199,6 +211,7 @@ def plan_with(**changes):
         "ema_half_life": 100.0,
         "label_dropout": 0.1,
         "class_temper": 0.5,
+        "least_share": 0.0,
         "weight_decay": 1e-4,
         "regularizer": None,
         "regularizer_strength": 1.0,

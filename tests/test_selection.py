@@ -225,14 +225,17 @@ def test_the_message_names_the_classes_the_numbers_and_what_to_change():
         assert name not in message
 
 
-@pytest.mark.parametrize(("n_near_copies", "n_missing"), [(2, 0), (6, 0), (2, 3)])
-def test_what_only_filters_nobody_asked_for_rejected_is_no_cause_for_complaint(
-    n_near_copies, n_missing
+@pytest.mark.parametrize(
+    ("kept", "n_near_copies", "n_missing", "complains"),
+    [(3, 2, 0, False), (3, 6, 0, True), (3, 2, 3, True), (1, 2, 0, True)],
+    ids=["few", "too few without it too", "missing", "most"],
+)
+def test_a_filter_nobody_asked_for_may_reject_some_rows_without_complaint(
+    kept, n_near_copies, n_missing, complains
 ):
     # Without d3, 9 - 2 rows would have been enough for 5; 9 - 6 would not.
-    report = {"generated": 9, "kept": 1, "rejected_d3": 7, "filled": 4, "shortfall": n_missing}
-    report["rejected_near_copy"] = n_near_copies
-    complains = n_near_copies == 6 or n_missing > 0
+    report = {"generated": 9, "kept": kept, "filled": 5 - kept, "shortfall": n_missing}
+    report |= {"rejected_d3": 7, "rejected_near_copy": n_near_copies}
     assert bool(shortfall_message({"cat": report}, 1, ["d3"])) == complains
     assert shortfall_message({"cat": report}, 1)
 

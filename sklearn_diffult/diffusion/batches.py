@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from sklearn_diffult.diffusion.trainer import TrainingPlan
 
 
-def row_probabilities(labels: Tensor, n_classes: int, class_temper: float) -> Tensor:
-    """Probability of each row under tempered class sampling, shape (n,), summing to 1."""
+def row_probabilities(
+    labels: Tensor, n_classes: int, class_temper: float, least_share: float = 0.0
+) -> Tensor:
+    """Probability of each row under tempered class sampling, shape (n,), summing to 1.
+
+    Before all are scaled to that sum, no class has a share below `least_share`, or below half of an
+    equal one where that is less.
+    """
     counts = torch.bincount(labels, minlength=n_classes).double()
-    per_class = torch.where(counts > 0, counts.clamp(min=1) ** (class_temper - 1), 0.0)
-    rows = per_class[labels]
+    shares = torch.where(counts > 0, counts.clamp(min=1) ** class_temper, 0.0)
+    least = min(least_share, 0.5 / int((counts > 0).sum()))
+    shares = (shares / shares.sum()).clamp(min=least)
+    rows = (shares / counts.clamp(min=1))[labels]
     return rows / rows.sum()
 
 
@@ -104,7 +112,9 @@ class Batches:
         stored_on = device if clean.nbytes <= room else torch.device("cpu")
         self._clean, self._labels, self._noise = clean.to(stored_on), labels, noise
         self._plan, self._null, self._device = plan, n_classes, device
-        self._cumulative = row_probabilities(labels, n_classes, plan.class_temper).cumsum(0)
+        self._cumulative = row_probabilities(
+            labels, n_classes, plan.class_temper, plan.least_share
+        ).cumsum(0)
         self._generator = new_generator(seed, device)
         self._row_generator = new_generator(seed + 1)
         # Of its own, so that a regulariser of strength 0 repeats plain training bit for bit.

@@ -50,6 +50,8 @@ class TrainingPlan:
     class_temper : float
         Classes are drawn in proportion to n_rows ** class_temper: 1 keeps their shares, 0 draws
         all alike.
+    least_share : float
+        But no class's share is less, see `batches.row_probabilities`.
     weight_decay : float
         Decoupled weight decay of AdamW.
     regularizer, regularizer_strength : callable or None, float
@@ -67,6 +69,7 @@ class TrainingPlan:
     ema_half_life: float
     label_dropout: float
     class_temper: float
+    least_share: float
     weight_decay: float
     regularizer: Regularizer | None
     regularizer_strength: float
