@@ -116,17 +116,6 @@ def test_threads_may_share_a_memory_and_a_checkpoint_directory(tmp_path):
     assert list((tmp_path / "checkpoint").iterdir()) == []
 
 
-@pytest.fixture
-def state_kept_by_threads(global_state_kept):
-    """Let no thread change global state, but for the filters of warnings.
-
-    scikit-learn's checks of arrays swap those for a moment; before Python 3.14 threads that do so
-    at the same time may leave them swapped.
-    """
-    with warnings.catch_warnings():
-        yield
-
-
 @pytest.mark.usefixtures("optimisers_ready", "state_kept_by_threads")
 @pytest.mark.parametrize("own", [{}, {"network": Dropping, "solver": jittering}])
 def test_eight_threads_may_generate_from_one_fitted_balancer(own):
