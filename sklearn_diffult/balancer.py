@@ -175,7 +175,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     image_shape_ : tuple of int
         Encoded shape "c h w"; only for images.
     n_features_in_, feature_names_in_
-        Of columns; only for 2-D input.
+        Number and names of columns; only for 2-D input.
 
     See Also
     --------
