@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ Record = dict[str, Any]
 GROUPS = ("all", "many", "medium", "few")
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read one record per line; of a fit that was repeated the last counts."""
+def read_records(path: Path, keys: Sequence[str] = ("method", "seed")) -> list[Record]:
+    """Read one record per line; of those that agree in the keys the last counts."""
     lines = path.read_text().splitlines() if path.exists() else []
     records = [json.loads(line) for line in lines]
-    return list({(record["method"], record["seed"]): record for record in records}.values())
+    return list({tuple(record[key] for key in keys): record for record in records}.values())
 
 
 def shot_accuracies(record: Record, shots: tuple[int, int]) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import report
 from scipy import stats
 from throughput import markdown_table, number
 
@@ -31,9 +31,7 @@ LEVEL = 0.05
 
 def read_records(path: Path) -> list[Record]:
     """Read one record per line; of a table and method that were repeated the last counts."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    records = [json.loads(line) for line in lines]
-    return list({(record["table"], record["method"]): record for record in records}.values())
+    return report.read_records(path, keys=("table", "method"))
 
 
 def over_folds(records: Sequence[Record]) -> Record:

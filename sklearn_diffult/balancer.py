@@ -83,7 +83,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         The denoiser's network; ``"auto"`` is ``"unet"`` for images and ``"mlp"`` for tables. Or
         ``(sample_shape, n_classes) -> torch.nn.Module``, see `sklearn_diffult.networks.denoisers`.
     n_steps : int or "auto", default="auto"
-        Optimisation steps. ``"auto"``: ``60 * n_rows / 64`` for images, at least 1,000;
+        Optimisation steps. ``"auto"``: ``60 * n_rows / batch_size`` for images, at least 1,000;
         ``25 * sqrt(n_rows)`` for tables, at least 400; never over 30,000.
     batch_size : int or "auto", default="auto"
         Rows per step; ``"auto"`` is 64 for images, 128 for tables.

@@ -84,7 +84,8 @@ class Defaults:
     learning_rate: float
     weight_decay: float
     batch_size: int
-    n_steps: Callable[[int], float]
+    # Of the numbers of rows and of rows per step.
+    n_steps: Callable[[int, int], float]
     least_steps: int
     # A CPU gains nothing from more images at a time; rows of tables are too little work alone.
     batches_at_a_time: int
@@ -98,7 +99,7 @@ IMAGES = Defaults(
     learning_rate=1e-3,
     weight_decay=1e-4,
     batch_size=64,
-    n_steps=lambda n_rows: 60 * n_rows / 64,
+    n_steps=lambda n_rows, batch_size: 60 * n_rows / batch_size,
     least_steps=1_000,
     batches_at_a_time=1,
 )
@@ -113,7 +114,7 @@ TABLES = Defaults(
     learning_rate=3e-3,
     weight_decay=0.3,
     batch_size=128,
-    n_steps=lambda n_rows: 25 * math.sqrt(n_rows),
+    n_steps=lambda n_rows, batch_size: 25 * math.sqrt(n_rows),
     least_steps=400,
     batches_at_a_time=8,
 )
@@ -189,7 +190,7 @@ def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
     """Read the training parameters of a balancer."""
     default = defaults(is_image)
     batch_size = resolve(parameters.batch_size, default.batch_size)
-    n_steps = int(np.clip(default.n_steps(n_rows), default.least_steps, MOST_STEPS))
+    n_steps = int(np.clip(default.n_steps(n_rows, batch_size), default.least_steps, MOST_STEPS))
     n_steps = resolve(parameters.n_steps, n_steps)
     return TrainingPlan(
         n_steps=n_steps,

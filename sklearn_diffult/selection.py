@@ -205,7 +205,7 @@ def _falls_short(report: dict[str, int], unasked: Collection[str]) -> bool:
     """Tell whether rows were missing, and would have been without the filters nobody asked for."""
     if not report["filled"]:
         return report["shortfall"] > 0
-    rejected = sum(report[PREFIX + name] for name in _rejecting(report) - set(unasked))
+    rejected = sum(report[PREFIX + name] for name in _rejecting(report) if name not in unasked)
     wanted = report["kept"] + report["filled"] + report["shortfall"]
     return (
         report["shortfall"] > 0
@@ -219,9 +219,9 @@ def _worst(report: dict[str, int]) -> str:
     return max(_rejecting(report), key=lambda name: report[PREFIX + name], default="")
 
 
-def _rejecting(report: dict[str, int]) -> set[str]:
-    """Names of the metrics that rejected any row."""
-    return {key.removeprefix(PREFIX) for key, n in report.items() if key.startswith(PREFIX) and n}
+def _rejecting(report: dict[str, int]) -> list[str]:
+    """Names of the metrics that rejected any row, in the order of the report."""
+    return [key.removeprefix(PREFIX) for key, n in report.items() if key.startswith(PREFIX) and n]
 
 
 def _most_rejected(report: dict[str, int]) -> str:
