@@ -43,9 +43,9 @@ def check_weights(weights: ArrayLike, n_samples: int, source: str) -> Weights:
     return checked
 
 
-def all_ones(sample_weight: Weights) -> bool:
-    """Whether leaving these weights out changes nothing (up to rounding)."""
-    return bool(np.allclose(sample_weight, 1.0, rtol=1e-9, atol=0.0))
+def all_equal(sample_weight: Weights) -> bool:
+    """Whether all rows weigh the same (up to rounding), so that omega is not lost without them."""
+    return bool(np.allclose(sample_weight, np.mean(sample_weight), rtol=1e-9, atol=0.0))
 
 
 # --------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def attach_weights(y: Any, sample_weight: ArrayLike) -> Any:
     if _is_series(y):
         y = y.copy()
         y.attrs[_ATTRS_KEY] = _SeriesWeights(y, weights)
-    elif not all_ones(weights):
+    elif not all_equal(weights):
         warnings.warn(
             f"A y of type {type(y).__name__} cannot carry the weights of DiffusionBalancer through "
             "imblearn.pipeline.Pipeline, so omega has no effect. Pass y as a 1-D array, or use "

@@ -6,17 +6,22 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
 
+BLOCK = 4096
+
 
 def nearest_rows(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Number of the reference (m, d) that is nearest to each row (n, d), shape (n,)."""
-    # The search expands |a - b|^2 into dot products, which lose digits far from the origin.
+    # The search expands |a - b|^2 into dot products, which lose digits far from the origin; not so
+    # in float32, for which it reckons in float64.
+    if rows.dtype == references.dtype == np.float32:
+        return pairwise_distances_argmin(rows, references)
     centre = references.mean(axis=0, dtype=np.float64)
     return pairwise_distances_argmin(rows - centre, references - centre)
 
 
 def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Euclidean distance from each row (n, d) to the nearest reference (m, d), float64 (n,)."""
-    return paired_distances(rows, references[nearest_rows(rows, references)])
+    return paired_distances(rows, references, nearest_rows(rows, references))
 
 
 def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -40,9 +45,15 @@ def nearest_other(rows: np.ndarray, queries: np.ndarray, references: np.ndarray)
     return np.where(pairs[:, 0] == queries, pairs[:, 1], pairs[:, 0])
 
 
-def paired_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Euclidean distance of each row (n, d) to the other row at its position, float64 (n,).
+def paired_distances(rows: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Euclidean distance of each row (n, d) to the other row of its number, float64 (n,).
 
     A search's own distances come from dot products, whose rounding makes equal rows differ.
     """
-    return np.linalg.norm(rows.astype(np.float64) - others, axis=1)
+    distances = np.empty(len(rows))
+    # In blocks, as differences in float64 take twice the room of the rows.
+    for start in range(0, len(rows), BLOCK):
+        block = slice(start, start + BLOCK)
+        differences = rows[block].astype(np.float64) - others[numbers[block]]
+        distances[block] = np.linalg.norm(differences, axis=1)
+    return distances

@@ -26,9 +26,7 @@ from sklearn_diffult.plans import (
 )
 from sklearn_diffult.results import Results
 from sklearn_diffult.saving import Savable
-from sklearn_diffult.selection import Selection, select
 from sklearn_diffult.stages import Stages, generate_rows
-from sklearn_diffult.streams import CandidateStream
 from sklearn_diffult.training_data import (
     TrainingData,
     check_training_data,
@@ -53,12 +51,11 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         size of the largest. An int is the paper's N_t: classes with fewer rows are brought up to
         it, no class is cut.
     omega : float in [0, 1] or "auto", default="auto"
-        How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.5 for
-        images, 0.35 for tables.
+        How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.5.
     weighting : {"class", "row"} or callable, default="class"
         ``"class"``: every class has the same total weight, of which its synthetic rows together
-        hold the share omega. ``"row"``: a real row weighs 1, a synthetic row omega (the paper's
-        choice). Or ``(y, synthetic_mask, omega) -> weights``. Weights are scaled to mean 1.
+        hold the share omega; in all as much as there are real rows. ``"row"``: a real row weighs
+        1, a synthetic row omega (the paper's choice). Or ``(y, synthetic_mask, omega) -> weights``.
     d1_max, d2_max : float or None, default=None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of a
@@ -115,10 +112,12 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         rows that are typical of their class.
     guidance_interval : tuple of two floats, default=(0.4, 4.0)
         Noise levels, in units of the data's standard deviation, at which guidance is on.
-    start : {"noise", "class", "head"} or callable, default="noise"
+    start : {"auto", "noise", "class", "head"} or callable, default="auto"
         What ``fit_resample`` starts from: pure noise, noised real rows of the class or of all
-        larger ones. Or ``(labels, label) -> row numbers``.
-    start_noise : float, default=1.0
+        larger ones. ``"auto"`` is ``"noise"`` for images and ``"class"`` for tables, whose columns
+        depend on each other in more ways than a few rows show. Or ``(labels, label) -> row
+        numbers``.
+    start_noise : float, default=0.7
         How much noise those real rows get, in units of the data's standard deviation.
     image_shape : tuple of int or None, default=None
         ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` when
@@ -151,7 +150,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     Attributes
     ----------
     sample_weight_ : ndarray of shape (n_rows,), float64
-        Weight of every row that the last ``fit_resample`` returned; mean 1.
+        Weight of every row that the last ``fit_resample`` returned.
     synthetic_mask_ : ndarray of shape (n_rows,), bool
         True for its synthetic rows.
     filter_report_ : dict of label to dict of str to int
@@ -240,8 +239,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         n_solver_steps: int = 18,
         guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.4, 4.0),
-        start: str | Callable[..., Any] = "noise",
-        start_noise: float = 1.0,
+        start: str | Callable[..., Any] = "auto",
+        start_noise: float = 0.7,
         image_shape: tuple[int, ...] | None = None,
         categorical_features: Any = "auto",
         memory: str | os.PathLike[str] | Memory | None = None,
@@ -355,7 +354,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Returns
         -------
         X_resampled, y_resampled, sample_weight
-            As in `fit_resample`, and the weight of every row: float64, mean 1.
+            As in `fit_resample`, and `sample_weight_`.
         """
         return self._fit_resample(X, y)
 
@@ -404,12 +403,12 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
             result = stages.train()
             evidence = stages.evidence()
             candidates = stages.generate(result.denoiser, evidence)
-            selection = self._filter(data, wanted, candidates)
+            selection = stages.select(wanted, candidates)
             labels, y_resampled = data.with_synthetic_labels(selection.indices)
             synthetic = np.arange(len(labels)) >= len(data.labels)
             omega = resolve(self.omega, defaults(data.codec.is_image).omega)
             weights = compute_weights(labels, synthetic, omega, self.weighting)
-            X_resampled = data.codec.concatenate(data.X, data.codec.decode(selection.rows))
+            X_resampled = data.codec.append(data.X, selection.rows)
             self._take(data, wanted, result)
             self._report(data, selection, evidence)
         self.synthetic_mask_, self.sample_weight_ = synthetic, weights
@@ -426,21 +425,6 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         for message in concerns(data, wanted):
             warnings.warn(message, UserWarning, stacklevel=4)
         return data, wanted, stages
-
-    def _filter(
-        self,
-        data: TrainingData,
-        wanted: dict[Any, int],
-        candidates: CandidateStream,
-    ) -> Selection:
-        """Draw candidates in rounds and keep the rows that pass the filters."""
-        position = {label: index for index, label in enumerate(data.classes.tolist())}
-        counts = {position[label]: n for label, n in wanted.items() if n > 0}
-        if not counts:
-            return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
-        fill = self.on_shortfall == "fill"
-        plan = filter_plan(self, data.codec.is_image, data.codec.is_discrete)
-        return select(counts, candidates.draw, plan, self.max_rounds, fill)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -59,7 +59,7 @@ def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     distances = np.full(len(rows), np.nan)
     queries, nearest = leave_one_out(rows, labels)
-    distances[queries] = paired_distances(rows[queries], rows[nearest])
+    distances[queries] = paired_distances(rows[queries], rows, nearest)
     return distances
 
 

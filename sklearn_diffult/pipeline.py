@@ -17,7 +17,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
-from sklearn_diffult.weights import all_ones, attach_weights, detach_weights, receive
+from sklearn_diffult.weights import all_equal, attach_weights, detach_weights, receive
 
 # Their `fit(X, y, **params)` hands the parameters to the one estimator inside as they are ...
 _HAND_ON_AS_GIVEN = (BaseSearchCV, RFE, SelectFromModel)
@@ -95,7 +95,7 @@ class Pipeline(imblearn.pipeline.Pipeline):
         self._refuse_foreign_weights(makers, routed_params, received)
         problem = self._why_weights_cannot_arrive(makers)
         expects_weights = (
-            not all_ones(received)
+            not all_equal(received)
             if received is not None
             else any(_will_weigh(self.steps[i][1], y) for i in makers)
         )
@@ -109,9 +109,9 @@ class Pipeline(imblearn.pipeline.Pipeline):
         made = weights
         if made is None:
             made = received if received is not None else self.steps[makers[-1]][1].sample_weight_
-        if all_ones(made):
-            return X, y
         if problem or weights is None:
+            if all_equal(made):
+                return X, y
             raise ValueError(problem or _message("a step between loses them"))
         self._give_to_final_step(weights, routed_params)
         return X, y
@@ -257,7 +257,7 @@ def _makes_weights(step: Any) -> bool:
 
 
 def _will_weigh(balancer: Any, y: Any) -> bool:
-    """Whether to expect weights other than 1, from what is known before fitting."""
+    """Whether to expect weights that differ, from what is known before fitting."""
     if getattr(balancer, "weighting", None) == "row" and getattr(balancer, "omega", None) == 1:
         return False
     counts = Counter(np.asarray(y).ravel().tolist())
@@ -276,5 +276,5 @@ def _message(reason: str) -> str:
         f"The weights of DiffusionBalancer cannot reach the final step: {reason}. Use a final "
         "estimator whose fit takes sample_weight, and so does every estimator inside it "
         "(requested by `set_fit_request(sample_weight=True)` where metadata routing is enabled); "
-        "or let every weight be 1: DiffusionBalancer(weighting='row', omega=1)."
+        "or let all rows weigh the same: DiffusionBalancer(weighting='row', omega=1)."
     )

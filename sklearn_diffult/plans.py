@@ -60,7 +60,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
     "guidance_scale": [Interval(Real, 0, None, closed="left")],
     "guidance_interval": [tuple, list],
-    "start": [StrOptions(set(STARTS)), callable],
+    "start": [StrOptions({"auto", *STARTS}), callable],
     "start_noise": [Interval(Real, 0, None, closed="neither")],
     "image_shape": [tuple, list, None],
     "categorical_features": [StrOptions({"auto"}), "array-like", None],
@@ -79,6 +79,7 @@ class Defaults:
 
     omega: float
     d3_max: float | None
+    start: str
     class_temper: float
     least_share: float
     learning_rate: float
@@ -94,6 +95,7 @@ class Defaults:
 IMAGES = Defaults(
     omega=0.5,
     d3_max=None,
+    start="noise",
     class_temper=0.5,
     least_share=0.0,
     learning_rate=1e-3,
@@ -106,8 +108,10 @@ IMAGES = Defaults(
 # On small tables the loss of unseen rows of rare classes rises before long: what drew these classes
 # more often, decayed weights less or took more steps knew their rows by heart.
 TABLES = Defaults(
-    omega=0.35,
+    omega=0.5,
     d3_max=1.0,
+    # Columns depend on each other in more ways than a small model learns from a small table.
+    start="class",
     class_temper=1.0,
     # Of a class that hardly ever came up nothing would be learnt.
     least_share=0.02,
@@ -232,7 +236,7 @@ def generation_plan(parameters: Any, is_image: bool, device: torch.device) -> Ge
         # Generation keeps no activations for a backward pass, so there is room for more rows.
         batch_size=resolve(parameters.batch_size, default.batch_size)
         * (default.batches_at_a_time if device.type == "cpu" else 8),
-        start=lookup(STARTS, parameters.start),
+        start=lookup(STARTS, resolve(parameters.start, default.start)),
         start_noise=float(parameters.start_noise),
     )
 

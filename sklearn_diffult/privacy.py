@@ -112,8 +112,8 @@ def report_privacy(
     )
     closest = nearest_rows(rows, evidence.rows)
     units = d1_scales(evidence)[evidence.labels]
-    distances = paired_distances(rows, evidence.rows[closest])
-    distances_real = paired_distances(evidence.rows[queries], evidence.rows[others])
+    distances = paired_distances(rows, evidence.rows, closest)
+    distances_real = paired_distances(evidence.rows[queries], evidence.rows, others)
 
     def summarise(labels: np.ndarray) -> dict[str, float]:
         chosen = np.isin(indices, labels)

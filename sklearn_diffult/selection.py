@@ -90,17 +90,14 @@ class Candidates:
             names = [name for name, failed in verdict.failed.items() if failed[row]]
             self.reasons.append(" ".join(names))
 
-    def finish(self, fill: bool) -> Tensor:
-        """Return the rows, filled up with the least bad rejected ones if asked."""
-        rows = torch.cat(self.kept)
-        filled = 0
-        if fill and self.missing > 0:
-            chosen = torch.cat(self.spare)[: self.missing]
-            filled = len(chosen)
-            rows = torch.cat([rows, chosen])
-        self.report["filled"] = filled
-        self.report["shortfall"] = self.wanted - len(rows)
-        return rows
+    def finish(self, fill: bool) -> list[Tensor]:
+        """Hand over the rows, filled up with the least bad rejected ones if asked."""
+        rows, spare = self.kept, self.spare
+        chosen = [each[: self.missing] for each in spare if fill]
+        self.kept, self.spare = [], []
+        self.report["filled"] = sum(map(len, chosen))
+        self.report["shortfall"] = self.missing - self.report["filled"]
+        return rows + chosen
 
 
 @dataclass(frozen=True)
@@ -158,11 +155,11 @@ def select(
                 found = drawn[each.label]
                 verdict = judge(found.scores, len(found.rows), plan)
                 each.take(found, verdict)
-    chosen = [each.finish(fill) for each in candidates]
-    labels = [each.label for each in candidates]
+    chosen = {each.label: each.finish(fill) for each in candidates}
+    counts = [sum(map(len, rows)) for rows in chosen.values()]
     return Selection(
-        rows=torch.cat(chosen),
-        indices=np.repeat(labels, [len(rows) for rows in chosen]),
+        rows=torch.cat([part for rows in chosen.values() for part in rows]),
+        indices=np.repeat(list(chosen), counts),
         candidates=candidates,
     )
 

@@ -18,6 +18,7 @@ from sklearn_diffult._seeds import child_seeds
 from sklearn_diffult._stage_cache import StageCache, key_of
 from sklearn_diffult._torch import lookup, resolve_device, resolve_precision
 from sklearn_diffult.codecs import ImageCodec, TableCodec
+from sklearn_diffult.codecs.containers import BLOCK
 from sklearn_diffult.diffusion.checkpoint import checkpoint_path, hold_checkpoint
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import draw_seed, generate
@@ -29,15 +30,16 @@ from sklearn_diffult.filters import METRICS, Evidence
 from sklearn_diffult.networks.denoisers import named_network
 from sklearn_diffult.plans import (
     build_network,
+    defaults,
     filter_plan,
     generation_plan,
     own_randomness,
+    resolve,
     training_plan,
 )
+from sklearn_diffult.selection import Selection, select
 from sklearn_diffult.streams import CandidateStream
 from sklearn_diffult.training_data import TrainingData
-
-ROUND_TRIP_ROWS = 4096  # at a time, as decoding goes through wider numbers
 
 
 class Stages:
@@ -79,7 +81,8 @@ class Stages:
 
     def _check_start(self) -> None:
         """Find out before training whether the user's own choice of starts is one."""
-        start = lookup(STARTS, self._parameters.start)
+        choice = resolve(self._parameters.start, defaults(self._is_image).start)
+        start = lookup(STARTS, choice)
         if start is not None:
             with own_randomness(self._parameters, 0, self._device):
                 for label in range(len(self._data.classes)):
@@ -199,10 +202,23 @@ class Stages:
             lambda: self._evidence_key,
         )
 
+    def select(self, wanted: dict[Any, int], candidates: CandidateStream) -> Selection:
+        """Draw candidates in rounds and keep the rows that pass the filters."""
+        parameters, data = self._parameters, self._data
+        position = {label: index for index, label in enumerate(data.classes.tolist())}
+        counts = {position[label]: n for label, n in wanted.items() if n > 0}
+        if not counts:
+            return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
+        plan = filter_plan(parameters, self._is_image, data.codec.is_discrete)
+        fill = parameters.on_shortfall == "fill"
+        return select(counts, candidates.draw, plan, parameters.max_rounds, fill)
+
     def _as_the_user_gets_them(self, rows: torch.Tensor) -> torch.Tensor:
         """Round, clip, and bring into the columns' support."""
-        codec, blocks = self._data.codec, rows.split(ROUND_TRIP_ROWS)
-        return torch.cat([codec.encode(codec.decode(block)) for block in blocks])
+        codec, finished = self._data.codec, torch.empty_like(rows)
+        for block, place in zip(rows.split(BLOCK), finished.split(BLOCK), strict=True):
+            place.copy_(codec.encode(codec.decode(block)))
+        return finished
 
     def evidence(self) -> Evidence:
         """Return what the filters look at; nothing is computed yet."""

@@ -127,14 +127,17 @@ class CandidateStream:
 
     def _hand_out(self, label: int, count: int) -> Scored:
         this = self._classes[label]
-        ready = Scored(
-            torch.cat([each.rows for each in this.waiting]),
-            {
-                name: np.concatenate([each.scores[name] for each in this.waiting])
-                for name in self._scores
-            },
-        )
-        this.waiting = [ready.take(slice(count, None))]
+        ready = this.waiting[0]
+        if len(this.waiting) > 1:
+            ready = Scored(
+                torch.cat([each.rows for each in this.waiting]),
+                {
+                    name: np.concatenate([each.scores[name] for each in this.waiting])
+                    for name in self._scores
+                },
+            )
+        # Not even an empty part of them, which would keep the whole in memory.
+        this.waiting = [ready.take(slice(count, None))] if len(ready.rows) > count else []
         return ready.take(slice(count))
 
     def _segment_key(self, label: int, start: int) -> LazyKey:

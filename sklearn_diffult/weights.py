@@ -22,7 +22,7 @@ from sklearn_diffult._carriers import (
     USE_OUR_PIPELINE,
     BalancedRows,
     Weights,
-    all_ones,
+    all_equal,
     attach_weights,
     check_weights,
     detach_weights,
@@ -34,7 +34,7 @@ __all__ = [
     "BalancedRows",
     "TransformerFace",
     "Weights",
-    "all_ones",
+    "all_equal",
     "attach_weights",
     "compute_weights",
     "detach_weights",
@@ -57,15 +57,21 @@ def _row_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: floa
 
 
 def _class_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float) -> ArrayLike:
-    """Give every class the same mass, of which its synthetic rows together hold omega."""
+    """Give every class the same mass, of which its synthetic rows together hold omega.
+
+    All of it is that of the real rows. They are what the synthetic ones were told from, and a model
+    with a regulariser would take a larger mass for more evidence than there is.
+    """
     weights = np.zeros(len(y))
-    for label in np.unique(y):
+    classes = np.unique(y)
+    mass = (np.count_nonzero(~synthetic_mask) or len(y)) / len(classes)
+    for label in classes:
         synthetic = (y == label) & synthetic_mask
         real = (y == label) & ~synthetic_mask
         # A class without synthetic rows keeps its whole mass, else omega = 1 would erase it.
         share = omega if synthetic.any() else 0.0
-        weights[real] = (1 - share) / max(1, real.sum())
-        weights[synthetic] = share / max(1, synthetic.sum())
+        weights[real] = mass * (1 - share) / max(1, real.sum())
+        weights[synthetic] = mass * share / max(1, synthetic.sum())
     return weights
 
 
@@ -91,13 +97,14 @@ def compute_weights(
         rows of a class hold together (``"class"``). 0 means real rows only.
     weighting : {"row", "class"} or callable
         ``"row"``: 1 for a real row, omega for a synthetic one. ``"class"``: every class has the
-        same total weight; a class without synthetic rows gives all of it to its real rows. A
-        callable ``(y, synthetic_mask, omega) -> weights of shape (n_samples,)`` gets arrays.
+        same total weight, which makes as much as there are real rows; a class without synthetic
+        rows gives all of it to its real ones. A callable ``(y, synthetic_mask, omega) -> weights
+        of shape (n_samples,)`` gets arrays.
 
     Returns
     -------
     sample_weight : ndarray of shape (n_samples,), float64
-        Finite, non-negative, mean 1.
+        Finite and non-negative.
 
     Raises
     ------
@@ -111,9 +118,10 @@ def compute_weights(
     --------
     >>> synthetic = [False, False, False, False, True, True]
     >>> compute_weights([0, 0, 0, 1, 1, 1], synthetic, 0.5, "row")
-    array([1.2, 1.2, 1.2, 1.2, 0.6, 0.6])
+    array([1. , 1. , 1. , 1. , 0.5, 0.5])
     >>> compute_weights([0, 0, 0, 1, 1, 1], synthetic, 0.5, "class")
-    array([1.  , 1.  , 1.  , 1.5 , 0.75, 0.75])
+    array([0.66666667, 0.66666667, 0.66666667, 1.        , 0.5       ,
+           0.5       ])
     """
     if isinstance(omega, bool) or not isinstance(omega, Real):
         raise TypeError(f"omega must be a number in [0, 1], got {omega!r}.")
@@ -127,8 +135,7 @@ def compute_weights(
         )
     scheme = _resolve_weighting(weighting)
     name = weighting if isinstance(weighting, str) else getattr(scheme, "__name__", repr(scheme))
-    weights = check_weights(scheme(labels, mask, float(omega)), len(labels), f"weighting={name!r}")
-    return weights / weights.mean()
+    return check_weights(scheme(labels, mask, float(omega)), len(labels), f"weighting={name!r}")
 
 
 def _resolve_weighting(weighting: str | Weighting) -> Weighting:
@@ -211,7 +218,7 @@ def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
     steps = [step for _, step in pipeline.steps]
     n_samplers = sum(hasattr(step, "fit_resample") for step in steps)
     arrive = _receives_weights(pipeline) and (n_samplers == 1 or hasattr(pipeline, _RECEIVER))
-    if arrive or all_ones(sample_weight) or steps[-1] in (None, "passthrough"):
+    if arrive or all_equal(sample_weight) or steps[-1] in (None, "passthrough"):
         return
     warnings.warn(
         "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "

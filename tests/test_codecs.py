@@ -225,7 +225,7 @@ def test_sparse_tables_keep_format_and_dtype(kind, dtype):
     codec, _, decoded = round_trip(X)
     assert type(decoded) is type(X)
     assert_same_values(decoded.toarray(), dense)
-    both = codec.concatenate(X, decoded)
+    both = codec.append(X, codec.encode(X))
     assert type(both) is type(X)
     np.testing.assert_array_equal(both.toarray()[:20], dense)
 
@@ -290,26 +290,27 @@ def same_bits(one, other):
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_concatenating_leaves_the_first_rows_bit_identical_and_x_untouched(container):
+def test_appending_leaves_the_first_rows_bit_identical_and_x_untouched(container):
     X, untouched = CONTAINERS[container](), CONTAINERS[container]()
     codec = make_codec(X).fit(X)
-    new = codec.decode(codec.encode(X)[:3])
-    both = codec.concatenate(X, new)
+    encoded = codec.encode(X)[:3]
+    both = codec.append(X, encoded)
     assert type(both) is type(X)
     assert len(both) == len(X) + 3
     same_bits(both[: len(X)], untouched)
     same_bits(X, untouched)
-    same_bits(both[len(X) :], new)
+    same_bits(both[len(X) :], codec.decode(encoded))
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_no_rows_decode_to_an_empty_container_of_the_kind(container):
     X = CONTAINERS[container]()
     codec = make_codec(X).fit(X)
-    empty = codec.decode(torch.empty(0, *codec.sample_shape))
+    none = torch.empty(0, *codec.sample_shape)
+    empty = codec.decode(none)
     assert type(empty) is type(X)
     assert len(empty) == 0
-    same_bits(codec.concatenate(X, empty), CONTAINERS[container]())
+    same_bits(codec.append(X, none), CONTAINERS[container]())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

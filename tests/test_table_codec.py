@@ -423,7 +423,7 @@ def test_any_mix_of_columns_comes_back_and_keeps_its_support(kinds):
     pd.testing.assert_frame_equal(codec.decode(scores), X, rtol=1e-5, atol=1e-5)
     assert_support_kept(codec.decode(noise(codec, 300, 2.0)), X)
     pd.testing.assert_frame_equal(X, untouched)
-    both = codec.concatenate(X, codec.decode(noise(codec, 5)))
+    both = codec.append(X, noise(codec, 5))
     assert both.dtypes.tolist() == X.dtypes.tolist()
     pd.testing.assert_frame_equal(both[:60], X)
 

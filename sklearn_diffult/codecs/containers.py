@@ -5,10 +5,16 @@ pandas is never imported here: a DataFrame or Series brings its own class along.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from torch import Tensor
+
+# Rows decoded at a time, as decoding goes through wider numbers.
+BLOCK = 4096
 
 
 def is_dataframe(X: Any) -> bool:
@@ -135,17 +141,26 @@ def _fit_in(values: np.ndarray, dtype: Any) -> np.ndarray:
     return np.clip(values, info.min, largest if largest == info.max else np.nextafter(largest, 0))
 
 
-def stack_rows(X: Any, X_new: Any) -> Any:
-    """Append rows to rows of the same container; the first ones stay bit-identical."""
+def append_decoded(X: Any, encoded: Tensor, decode: Callable[[Tensor], Any]) -> Any:
+    """Append decoded rows to rows of the same container; the first ones stay bit-identical."""
+    blocks = map(decode, encoded.split(BLOCK))
     if is_dataframe(X):
         from pandas import concat
 
-        return concat([X, X_new], ignore_index=True)
+        return concat([X, *blocks], ignore_index=True)
     if sparse.issparse(X):
-        return sparse.vstack([X, X_new], format=X.format)
+        return sparse.vstack([X, *blocks], format=X.format)
     if isinstance(X, list):
-        return X + X_new
-    return np.concatenate([np.asarray(X), X_new])
+        return list(chain(X, *blocks))
+    # Filled block by block, as the new rows as a whole are often as large as the old ones.
+    rows = np.asarray(X)
+    both = np.empty((len(rows) + len(encoded), *rows.shape[1:]), rows.dtype)
+    both[: len(rows)] = rows
+    end = len(rows)
+    for block in blocks:
+        both[end : end + len(block)] = block
+        end += len(block)
+    return both
 
 
 def labels_like(template: Any, labels: np.ndarray) -> Any:

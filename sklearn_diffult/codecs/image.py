@@ -12,10 +12,10 @@ from PIL import Image
 from scipy import sparse
 
 from sklearn_diffult.codecs.containers import (
+    append_decoded,
     check_finite,
     open_array,
     rows_like,
-    stack_rows,
     template_of,
     to_matrix,
 )
@@ -96,9 +96,9 @@ class ImageCodec:
             return rows_like(self.flat_template_, values.reshape(len(values), -1))
         return values
 
-    def concatenate(self, X: Any, X_new: Any) -> Any:
-        """Append decoded images to the original ones."""
-        return stack_rows(list(X) if self.mode_ is not None else X, X_new)
+    def append(self, X: Any, encoded: torch.Tensor) -> Any:
+        """Append encoded images to the original ones."""
+        return append_decoded(list(X) if self.mode_ is not None else X, encoded, self.decode)
 
     def to_state(self) -> State:
         """Return what ``fit`` learnt as a dict for JSON and a dict of arrays, here empty."""

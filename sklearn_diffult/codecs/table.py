@@ -14,8 +14,8 @@ import torch
 from sklearn_diffult.codecs.cells import Cells, open_columns
 from sklearn_diffult.codecs.columns import ColumnCodec, fit_column
 from sklearn_diffult.codecs.containers import (
+    append_decoded,
     is_dataframe,
-    stack_rows,
     table_like,
     template_of,
 )
@@ -142,9 +142,9 @@ class TableCodec:
         """Whether every column has a few values only, so that equal rows are no one's copies."""
         return all(field.codec.is_discrete for field in self.fields_)
 
-    def concatenate(self, X: Any, X_new: Any) -> Any:
-        """Append decoded rows to the original ones."""
-        return stack_rows(X, X_new)
+    def append(self, X: Any, encoded: torch.Tensor) -> Any:
+        """Append encoded rows to the original ones."""
+        return append_decoded(X, encoded, self.decode)
 
     def to_state(self) -> State:
         """Return what ``fit`` learnt as a dict for JSON and a dict of arrays.

@@ -286,7 +286,7 @@ def _squared_radii(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Squared distance of each row to its k-th nearest other row, less a trace, shape (n,)."""
     neighbors = NearestNeighbors(n_neighbors=n_neighbors).fit(rows - rows.mean(axis=0))
     farthest = neighbors.kneighbors(return_distance=False)[:, -1]
-    return (1 - _TRACE) * np.square(paired_distances(rows, rows[farthest]))
+    return (1 - _TRACE) * np.square(paired_distances(rows, rows, farthest))
 
 
 def _squared_distances(
@@ -309,7 +309,7 @@ def _squared_distances(
         n_at_a_time = max(1, _BLOCK_SIZE // new.shape[1])
         for start in range(0, len(pairs), n_at_a_time):
             i, j = pairs[start : start + n_at_a_time].T
-            squared[i, j] = np.square(paired_distances(real[block][i], new[j]))
+            squared[i, j] = np.square(paired_distances(real[block][i], new, j))
         yield block, squared
 
 
