@@ -361,7 +361,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def generate(
         self, n: int, label: Any, *, random_state: int | np.random.RandomState | None = None
     ) -> Any:
-        """Generate rows of one class, unfiltered.
+        """Generate rows of one class from pure noise, unfiltered.
 
         What the filters of ``fit_resample`` would reject is among them, copies of training rows
         too: a fitted balancer has no training rows to compare with. Whoever has them can measure

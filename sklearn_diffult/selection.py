@@ -92,12 +92,12 @@ class Candidates:
 
     def finish(self, fill: bool) -> list[Tensor]:
         """Hand over the rows, filled up with the least bad rejected ones if asked."""
-        rows, spare = self.kept, self.spare
-        chosen = [each[: self.missing] for each in spare if fill]
-        self.kept, self.spare = [], []
-        self.report["filled"] = sum(map(len, chosen))
+        filling = [rows[: self.missing] for rows in self.spare if fill]
+        self.report["filled"] = sum(map(len, filling))
         self.report["shortfall"] = self.missing - self.report["filled"]
-        return rows + chosen
+        handed_over = self.kept + filling
+        self.kept, self.spare = [], []
+        return handed_over
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,9 @@ def shortfall_message(
     if maxima := sorted(f"{name}_max" for name in rejecting - {NEAR_COPY}):
         advice.append(f"Raise {' and '.join(maxima)}, or turn the filter off with None.")
     if rejecting - {NEAR_COPY}:
-        advice.append("In classes of a few rows, start='class' keeps closer to them.")
+        advice.append(
+            "In classes of a few rows, start='class' with a lower start_noise keeps closer to them."
+        )
     if NEAR_COPY in rejecting:
         advice.append(
             "Against near-copies of real rows lower n_steps, so that the model knows fewer by "

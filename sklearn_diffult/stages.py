@@ -23,18 +23,16 @@ from sklearn_diffult.diffusion.checkpoint import checkpoint_path, hold_checkpoin
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import draw_seed, generate
 from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
-from sklearn_diffult.diffusion.starts import STARTS, eligible_rows
+from sklearn_diffult.diffusion.starts import eligible_rows
 from sklearn_diffult.diffusion.trainer import TrainingResult, train
 from sklearn_diffult.evidence import gather_evidence
 from sklearn_diffult.filters import METRICS, Evidence
 from sklearn_diffult.networks.denoisers import named_network
 from sklearn_diffult.plans import (
     build_network,
-    defaults,
     filter_plan,
     generation_plan,
     own_randomness,
-    resolve,
     training_plan,
 )
 from sklearn_diffult.selection import Selection, select
@@ -81,8 +79,7 @@ class Stages:
 
     def _check_start(self) -> None:
         """Find out before training whether the user's own choice of starts is one."""
-        choice = resolve(self._parameters.start, defaults(self._is_image).start)
-        start = lookup(STARTS, choice)
+        start = generation_plan(self._parameters, self._is_image, self._device).start
         if start is not None:
             with own_randomness(self._parameters, 0, self._device):
                 for label in range(len(self._data.classes)):
