@@ -5,9 +5,11 @@
     python benchmarks/benefit.py --data digits --imbalance-ratio 20
 
 Every method trains the package's default classifier for the same number of steps; every seed draws
-its own long tail, network and batches. Each fit is written to ``benchmarks/results/`` as soon as
-it is done and not repeated by a later call, so a run may be stopped at any time. ``--hold-out``
-scores on training images that no method sees, in the place of the test images: for choices.
+its own long tail, network and batches. Some methods come twice, the second time with a classifier
+that changes its images at random in training. Each fit is written to ``benchmarks/results/`` as
+soon as it is done and not repeated by a later call, so a run may be stopped at any time.
+``--hold-out`` scores on training images that no method sees, in the place of the test images: for
+choices.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy as np
 import torch
 from cases import cpu_name
 from imblearn.over_sampling import SMOTE, RandomOverSampler
-from report import read_records, write_report
+from report import read_records, write_costs, write_report
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -46,6 +49,16 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a method hands to the classifier."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None = None
+    parameters: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One seed's long-tailed rows, further real rows that no method sees, and rows to score on."""
 
@@ -55,15 +68,11 @@ class Task:
     scored: Images
     seed: int
 
-
-@dataclass(frozen=True)
-class Training:
-    """What a method hands to the classifier."""
-
-    X: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray | None = None
-    parameters: dict[str, Any] | None = None
+    @cached_property
+    def balanced(self) -> Training:
+        """Rows and weights of DiffusionBalancer with default parameters, made once."""
+        balancer = DiffusionBalancer(random_state=self.seed, verbose=1)
+        return Training(*balancer.fit_resample_weighted(self.X, self.y))
 
 
 def make_task(data: str, imbalance_ratio: float, seed: int, hold_out: bool) -> Task:
@@ -131,6 +140,11 @@ def smote(task: Task) -> Training:
     return Training(*_over_sampled(_smote(task), task))
 
 
+def smote_of_bytes(task: Task) -> Training:
+    """Give SMOTE the images as they come: its differences of bytes wrap around."""
+    return Training(*_over_sampled(_smote(task), task, task.X.dtype))
+
+
 def smote_then_weights(task: Task) -> Training:
     """Let SMOTE go half the way to the largest class, and class weights the rest."""
     counts = np.bincount(task.y)
@@ -141,8 +155,7 @@ def smote_then_weights(task: Task) -> Training:
 
 def diffusion_balancer(task: Task) -> Training:
     """Balance with default parameters."""
-    balancer = DiffusionBalancer(random_state=task.seed, verbose=1)
-    return Training(*balancer.fit_resample_weighted(task.X, task.y))
+    return task.balanced
 
 
 def oracle(task: Task) -> Training:
@@ -158,7 +171,18 @@ def oracle(task: Task) -> Training:
     )
 
 
+def augmented(method: Callable[[Task], Training]) -> Callable[[Task], Training]:
+    """Let the classifier change its images at random, too."""
+
+    def method_augmented(task: Task) -> Training:
+        training = method(task)
+        return replace(training, parameters=(training.parameters or {}) | {"augment": STRONG})
+
+    return method_augmented
+
+
 OURS, ORACLE = "DiffusionBalancer", "oracle: further real rows"
+STRONG, TWICE = ("affine", "erase", "solarize"), "augmented: "
 METHODS: dict[str, Callable[[Task], Training]] = {
     "cross-entropy": cross_entropy,
     "class weights": class_weights,
@@ -168,8 +192,13 @@ METHODS: dict[str, Callable[[Task], Training]] = {
     "random over-sampling, flipped": flipped_replay,
     "SMOTE": smote,
     "SMOTE halfway, class weights": smote_then_weights,
+    "SMOTE of bytes": smote_of_bytes,
     OURS: diffusion_balancer,
     ORACLE: oracle,
+}
+METHODS |= {
+    TWICE + name: augmented(METHODS[name])
+    for name in ("cross-entropy", "Balanced Softmax", "random over-sampling", OURS, ORACLE)
 }
 
 
@@ -178,9 +207,11 @@ def _smote(task: Task, **parameters: Any) -> SMOTE:
     return SMOTE(k_neighbors=neighbours, random_state=task.seed, **parameters)
 
 
-def _over_sampled(sampler: Any, task: Task) -> Images:
-    """Run an imbalanced-learn sampler, which takes flat rows only."""
-    flat, y = sampler.fit_resample(task.X.reshape(len(task.X), -1), task.y)
+def _over_sampled(sampler: Any, task: Task, dtype: Any = np.float32) -> Images:
+    """Run an imbalanced-learn sampler, which takes flat rows only; pixels get their dtype back."""
+    flat, y = sampler.fit_resample(task.X.reshape(len(task.X), -1).astype(dtype), task.y)
+    if np.issubdtype(task.X.dtype, np.integer):
+        flat = np.rint(flat)
     return flat.reshape(-1, *task.X.shape[1:]).astype(task.X.dtype), y
 
 
@@ -231,8 +262,22 @@ def machine() -> Record:
     }
 
 
+def write_tables(records: list[Record], shots: tuple[int, int]) -> str:
+    """Write a table of the classifier as it is and one of the classifier that changes images."""
+    twice = [name for name in METHODS if name.startswith(TWICE)]
+    once = [name for name in METHODS if name not in twice]
+    return (
+        "## Images as they are\n\n"
+        + write_report(records, shots, once, OURS, ORACLE)
+        + f"\n## Images changed in training: `augment={STRONG}`\n\n"
+        + write_report(records, shots, twice, TWICE + OURS, TWICE + ORACLE)
+        + "\n"
+        + write_costs(records, OURS)
+    )
+
+
 def main(arguments: list[str]) -> None:
-    """Fill in what is missing of one table, and print it."""
+    """Fill in what is missing of the tables of one data set, and print them."""
     parser = argparse.ArgumentParser(description="Benefit of DiffusionBalancer.")
     parser.add_argument("--data", choices=sorted(N_STEPS), default="fashion-mnist")
     parser.add_argument("--imbalance-ratio", type=int, default=100)
@@ -257,7 +302,7 @@ def main(arguments: list[str]) -> None:
             score = np.mean(record["recalls"])
             print(f"seed {seed}  {method:<32} {100 * score:.1f}", flush=True)
     command = shlex.join(["python", "benchmarks/benefit.py", *arguments])
-    text = write_report(read_records(path), SHOTS[chosen.data], list(METHODS), OURS, ORACLE)
+    text = write_tables(read_records(path), SHOTS[chosen.data])
     path.with_suffix(".md").write_text(f"`{command}`\n\n{text}")
     print(text)
 

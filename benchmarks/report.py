@@ -91,7 +91,6 @@ def write_report(
     ]
     lines += ["by seed, ± half of their 95 % confidence interval (Student's t).", ""]
     lines += _conclusion(table, [m for m in known if m not in (ours, oracle)], ours, oracle)
-    lines += _costs(records, ours)
     return "\n".join(lines) + "\n"
 
 
@@ -108,17 +107,18 @@ def _conclusion(table: dict[str, Any], baselines: list[str], ours: str, oracle: 
         gap = paired_difference(table[oracle], table[best]).mean()
         closed = paired_difference(table[ours], table[best]).mean() / gap
         lines.append(f"Share of the oracle's gap of {gap:.1f} points closed: {100 * closed:.0f} %.")
-    return [*lines, ""]
+    return lines
 
 
-def _costs(records: list[Record], ours: str) -> list[str]:
+def write_costs(records: list[Record], ours: str) -> str:
+    """Say what the records were made with, and how long balancing took."""
     minutes = [r["seconds_before"] / 60 for r in records if r["method"] == ours]
     machines = sorted({f"{r['cpu']}, {r['threads']} threads, torch {r['torch']}" for r in records})
     steps = sorted({r["n_steps"] for r in records})
     lines = [f"Classifier steps: {steps}. {'; '.join(machines)}."]
     if minutes:
         lines.append(f"Minutes of `fit_resample`: {', '.join(f'{m:.1f}' for m in minutes)}.")
-    return lines
+    return "\n".join(lines) + "\n"
 
 
 def _mean_and_spread(values: list[float]) -> str:

@@ -80,9 +80,12 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         tau >= 0: adds ``tau * log(prior)`` to the logits in training only, where the prior is each
         class's share of the total weight (Menon et al. 2021, Eq. (10); at 1 Balanced Softmax, Ren
         et al. 2020, Eq. (3)). Predictions then follow classes of equal share.
-    augment : {"shift", "flip"}, tuple of them, callable or None, default=None
-        Random changes to training images: moves by up to an eighth of a side, mirrors left to
-        right. A callable ``(batch, torch.Generator) -> batch`` serves tables too.
+    augment : str, tuple of str, callable or None, default=None
+        Random changes to training images, in the order given: ``"shift"`` by up to an eighth of a
+        side, ``"flip"`` left to right, ``"affine"`` (magnify, stretch, turn and shift a little),
+        ``"erase"`` (cover a rectangle), ``"solarize"`` (turn bright pixels into their negative).
+        The last three together do much for few images, and take more steps to learn from. A
+        callable ``(batch, torch.Generator) -> batch`` serves tables too.
     early_stopping : bool, default=False
         Keep the parameters with the best weighted balanced accuracy on held-out rows (40 looks).
     validation_fraction : float, default=0.1

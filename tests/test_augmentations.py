@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sklearn_diffult.augmentations import N_CONDITIONS, SHIFT, Change
+from sklearn_diffult.augmentations import AUGMENTATIONS, N_CONDITIONS, SHIFT, Change
 
 
 def _change(n=1, **values):
@@ -71,3 +71,43 @@ def test_only_the_changed_images_of_a_batch_change(images):
     changed = change.apply(images)
     assert torch.equal(changed[[0, 2]], images[[0, 2]])
     torch.testing.assert_close(changed[1], images[1].flip(-1, -2), atol=1e-5, rtol=0)
+
+
+def test_erasing_covers_one_rectangle_of_one_value_in_half_of_the_images():
+    images = torch.full((4000, 2, 24, 32), 3.0)  # a value that no rectangle has
+    erased = AUGMENTATIONS["erase"](images, torch.Generator().manual_seed(0))
+    is_covered = erased[:, 0] != 3
+    changed = is_covered.flatten(1).any(dim=1)
+    assert changed.float().mean() == pytest.approx(0.5, abs=0.03)
+    rows, columns = is_covered[changed].any(dim=2), is_covered[changed].any(dim=1)
+    assert torch.equal(is_covered[changed], rows[:, :, None] & columns[:, None, :])
+    # One run of rows and one of columns, that is at most one step up along each side.
+    for side in (rows, columns):
+        padded = torch.nn.functional.pad(side.int(), (1, 0))
+        assert (padded.diff(dim=1) == 1).sum(dim=1).max() == 1
+    area = is_covered[changed].float().mean(dim=(1, 2))
+    assert area.mean() == pytest.approx((0.02 + 0.33) / 2, abs=0.01)
+    covered = torch.where(is_covered[:, None], erased, torch.nan)[changed].flatten(1)
+    values = covered.nanmean(dim=1, keepdim=True)
+    torch.testing.assert_close(covered.nan_to_num(0), values * ~covered.isnan())
+    assert values.min() >= -1
+    assert values.max() <= 1
+
+
+def test_solarizing_inverts_what_is_brighter_than_a_value_of_its_own():
+    ramp = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8).expand(4000, 1, 8, 8)
+    solarized = AUGMENTATIONS["solarize"](ramp, torch.Generator().manual_seed(0)).flatten(1)
+    flat = ramp.flatten(1)
+    is_inverted = solarized != flat
+    assert torch.equal(solarized[is_inverted], -flat[is_inverted])
+    # From some pixel on, all are inverted.
+    assert (is_inverted.int().diff(dim=1) >= 0).all()
+    assert is_inverted.any(dim=1).float().mean() == pytest.approx(0.3, abs=0.03)
+    assert is_inverted.float().mean() == pytest.approx(0.15, abs=0.02)
+
+
+def test_an_affine_change_leaves_about_one_image_in_six_alone():
+    images = torch.rand(4000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    changed = AUGMENTATIONS["affine"](images, torch.Generator().manual_seed(1))
+    is_alone = (changed == images).flatten(1).all(dim=1)
+    assert is_alone.float().mean() == pytest.approx(0.7**5, abs=0.03)
