@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_diffult._labels import check_objects
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
+from sklearn_diffult.codecs.columns import DISCRETE
 from sklearn_diffult.codecs.containers import labels_like
 
 
@@ -136,12 +137,21 @@ def rows_to_generate(
 
 
 def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
-    """Say which of the classes that lack rows have too few to learn from."""
+    """Say which classes that lack rows have too few, and which columns have nothing to learn."""
     sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
-    return [
+    small = [
         f"Class {label!r} has {'a single row' if n == 1 else '2 rows'}: its synthetic rows are at "
         f"best variations on {'it' if n == 1 else 'them'}, judged by distances pooled over the "
         "other classes."
         for label, n in sizes
         if n <= 2 and label in wanted
+    ]
+    if not isinstance(data.codec, TableCodec):
+        return small
+    n_rows = len(data.labels)
+    return small + [
+        f"X has {n} different values in the {n_rows} rows of {title}: like names they tell nothing "
+        "of new rows, and synthetic rows repeat them. Drop the column, or turn dates into numbers."
+        for title, n in data.codec.n_categories()
+        if n > max(DISCRETE, n_rows // 2)
     ]

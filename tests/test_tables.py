@@ -81,6 +81,17 @@ def test_a_class_of_one_or_two_rows_is_balanced_with_a_warning(n_rare, how_many)
     assert_balanced(X, y, *resampled)
 
 
+@pytest.mark.parametrize("container", [pd.DataFrame, np.array])
+def test_a_column_with_a_value_for_almost_every_row_is_warned_about(container):
+    frame, y = mixed()
+    frame = frame[["town"]].assign(day=[f"2026-01-{i // 2}" for i in range(60)])
+    DiffusionBalancer(**QUICK).fit_resample(container(frame), y)
+    frame["day"] = [f"2026-01-{i}" for i in range(60)]
+    title = "'day'" if container is pd.DataFrame else "1"
+    with pytest.warns(UserWarning, match=f"60 different values in the 60 rows of column {title}:"):
+        DiffusionBalancer(**QUICK).fit_resample(container(frame), y)
+
+
 @pytest.mark.parametrize("container", [np.array, np.ndarray.tolist])
 def test_objects_come_back_as_array_or_list(container):
     frame, y = mixed()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sklearn_diffult.codecs.cells import Cells, open_columns
-from sklearn_diffult.codecs.columns import ColumnCodec, fit_column
+from sklearn_diffult.codecs.columns import CategoryColumn, ColumnCodec, fit_column
 from sklearn_diffult.codecs.containers import (
     append_decoded,
     is_dataframe,
@@ -141,6 +141,16 @@ class TableCodec:
     def is_discrete(self) -> bool:
         """Whether every column has a few values only, so that equal rows are no one's copies."""
         return all(field.codec.is_discrete for field in self.fields_)
+
+    def n_categories(self) -> list[tuple[str, int]]:
+        """Return what messages call each column of categories, and how many it has."""
+        n = len(self.fields_)
+        names = list(self.template_.columns) if is_dataframe(self.template_) else range(n)
+        return [
+            (f"column {name!r}", len(field.codec.categories))
+            for name, field in zip(names, self.fields_, strict=True)
+            if isinstance(field.codec, CategoryColumn)
+        ]
 
     def append(self, X: Any, encoded: torch.Tensor) -> Any:
         """Append encoded rows to the original ones."""
