@@ -575,6 +575,12 @@ def test_categorical_features_are_named_as_in_imbalanced_learn(choice, widths):
     pd.testing.assert_frame_equal(codec.decode(codec.encode(X)), X, rtol=1e-6)
 
 
+def test_of_a_column_of_numbers_with_text_the_text_is_shown():
+    codec = fitted(pd.DataFrame({"size": [1.0, 2.0, 4.0]}))
+    with pytest.raises(TypeError, match="column 'size' of X holds str such as 'two', where num"):
+        codec.encode(pd.DataFrame({"size": [1.0, "two", 4.0]}))
+
+
 def test_numbers_as_categories_take_observed_values_only():
     X = np.array([[10.0, 0.1], [20.0, 0.2], [np.nan, 0.3]] * 4)
     codec = fitted(X, categorical_features=[0])

@@ -52,10 +52,12 @@ class Cells:
             If a number is infinite or too large.
         """
         if self.kind == "text":
-            first = next(value for value in self.values if value is not None)
+            present = [value for value in self.values if value is not None]
+            first = next((v for v in present if not isinstance(v, Real)), present[0])
             raise TypeError(
-                f"{self.title} holds {type(first).__name__} such as {first!r}, but is not among "
-                "the categorical_features; name it there, or use categorical_features='auto'."
+                f"{self.title} holds {type(first).__name__} such as {first!r}, where numbers are "
+                "expected; replace such values or, before fit, make the column text throughout and "
+                "one of the categorical_features, or use categorical_features='auto'."
             )
         numbers = self.values.astype(np.float64)
         if np.isinf(numbers).any():
