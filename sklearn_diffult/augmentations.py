@@ -40,12 +40,12 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def affine(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Magnify, stretch, turn and shift images "n c h w" a little, each with probability 0.3."""
-    return Change.draw(len(images), 0.3, generator).apply(images)
+    """Magnify, stretch, turn and shift images "n c h w" a little, each with probability 0.15."""
+    return Change.draw(len(images), 0.15, generator).apply(images)
 
 
 def erase(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Cover a rectangle of every other image "n c h w" with one value (Zhong et al., AAAI 2020).
+    """Cover a rectangle of every fourth image "n c h w" with a value (Zhong et al., AAAI 2020).
 
     It takes 2 to 33 % of the area, its sides are to each other as 3:10 to 10:3, and what lies
     beyond the image is cut off. They fill it with noise or the mean.
@@ -63,7 +63,7 @@ def erase(images: Tensor, generator: torch.Generator) -> Tensor:
     area, ratio = uniform(0.02, 0.33), 10 ** uniform(-0.5, 0.5)
     rows, columns = covered(height, (area * ratio).sqrt()), covered(width, (area / ratio).sqrt())
     is_covered = rows[:, None, :, None] & columns[:, None, None, :]
-    is_covered &= (uniform(0, 1) < 0.5)[:, :, None, None]
+    is_covered &= (uniform(0, 1) < 0.25)[:, :, None, None]
     value = uniform(-1, 1)[:, :, None, None].to(images)
     return torch.where(is_covered.to(images.device), value, images)
 

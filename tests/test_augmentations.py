@@ -73,12 +73,12 @@ def test_only_the_changed_images_of_a_batch_change(images):
     torch.testing.assert_close(changed[1], images[1].flip(-1, -2), atol=1e-5, rtol=0)
 
 
-def test_erasing_covers_one_rectangle_of_one_value_in_half_of_the_images():
+def test_erasing_covers_one_rectangle_of_one_value_in_every_fourth_image():
     images = torch.full((4000, 2, 24, 32), 3.0)  # a value that no rectangle has
     erased = AUGMENTATIONS["erase"](images, torch.Generator().manual_seed(0))
     is_covered = erased[:, 0] != 3
     changed = is_covered.flatten(1).any(dim=1)
-    assert changed.float().mean() == pytest.approx(0.5, abs=0.03)
+    assert changed.float().mean() == pytest.approx(0.25, abs=0.03)
     rows, columns = is_covered[changed].any(dim=2), is_covered[changed].any(dim=1)
     assert torch.equal(is_covered[changed], rows[:, :, None] & columns[:, None, :])
     # One run of rows and one of columns, that is at most one step up along each side.
@@ -106,8 +106,8 @@ def test_solarizing_inverts_what_is_brighter_than_a_value_of_its_own():
     assert is_inverted.float().mean() == pytest.approx(0.15, abs=0.02)
 
 
-def test_an_affine_change_leaves_about_one_image_in_six_alone():
+def test_an_affine_change_leaves_about_four_images_in_nine_alone():
     images = torch.rand(4000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     changed = AUGMENTATIONS["affine"](images, torch.Generator().manual_seed(1))
     is_alone = (changed == images).flatten(1).all(dim=1)
-    assert is_alone.float().mean() == pytest.approx(0.7**5, abs=0.03)
+    assert is_alone.float().mean() == pytest.approx(0.85**5, abs=0.03)
