@@ -40,11 +40,13 @@ from sklearn_diffult.codecs import ImageCodec
 from sklearn_diffult.evidence import gather_evidence
 from sklearn_diffult.filters import bands, score_centre
 from sklearn_diffult.metrics import frechet_distance, inception_score
+from sklearn_diffult.plans import defaults
 from sklearn_diffult.weights import compute_weights
 
 CACHE = Path(__file__).resolve().parent / "cache"
 DATA, IMBALANCE_RATIO = "fashion-mnist", 100
 DEFAULT = "default"
+OMEGA = defaults(is_image=True).omega
 # Rows per class that Frechet distance and inception score look at.
 N_JUDGED = 300
 # Candidates per wanted row from which those of one band are taken.
@@ -86,7 +88,7 @@ def head_share(share: float) -> Callable[[Task, dict[str, Any]], Training]:
         X = np.concatenate([task.X, X[synthetic]])
         y = np.concatenate([task.y, np.asarray(y)[synthetic]])
         is_synthetic = np.arange(len(y)) >= len(task.y)
-        weights = compute_weights(y, is_synthetic, 0.5, balancer.weighting)
+        weights = compute_weights(y, is_synthetic, OMEGA, balancer.weighting)
         return Training(X, y, weights)
 
     return recipe
@@ -116,14 +118,14 @@ def only_band(name: str) -> Callable[[Task, dict[str, Any]], Training]:
         rows = np.concatenate(kept)
         mask = rows >= len(task.y)
         y = drawn.y[rows]
-        return Training(drawn.X[rows], y, compute_weights(y, mask, 0.5, "class"))
+        return Training(drawn.X[rows], y, compute_weights(y, mask, OMEGA, "class"))
 
     return recipe
 
 
 VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant("weights"),
-    **{f"omega {w}": Variant("weights", {"omega": w}) for w in (0.1, 0.3, 0.7, 0.9)},
+    **{f"omega {w}": Variant("weights", {"omega": w}) for w in (0.1, 0.5, 0.7, 0.9)},
     "omega 0: class weights": Variant("weights", {"omega": 0.0}),
     **{
         f"per row, omega {w}": Variant("weights", {"weighting": "row", "omega": w})
@@ -133,6 +135,7 @@ VARIANTS: dict[str, Variant] = {
         "weights", {"weighting": "row", "omega": 0.3}, {"logit_adjustment": 1.0}
     ),
     "weighted loss": Variant("weights", classifier={"weight_mode": "loss"}),
+    "no augmentation in the classifier": Variant("weights", classifier={"augment": None}),
     "d1_max 1.5": Variant("filters", {"d1_max": 1.5}),
     "d2_max 2": Variant("filters", {"d2_max": 2.0}),
     "d2_max 3": Variant("filters", {"d2_max": 3.0}),
@@ -205,7 +208,8 @@ def make_judge(task: Task) -> WeightedTorchClassifier:
     """Train the classifier in whose features rows are compared, on further real rows alone."""
     X, y = task.further
     rows = np.random.RandomState(0).permutation(len(y))[:20_000]
-    return WeightedTorchClassifier(n_steps=N_STEPS[DATA], random_state=0).fit(X[rows], y[rows])
+    judge = WeightedTorchClassifier(n_steps=N_STEPS[DATA], augment=None, random_state=0)
+    return judge.fit(X[rows], y[rows])
 
 
 def write_report(records: list[Record]) -> str:

@@ -62,6 +62,7 @@ def prepare(request: Request) -> Reply:
     evaluator = WeightedTorchClassifier(
         narrow_resnet,
         n_steps=max(1, int(EVALUATOR_STEPS[request["dataset"]] * request["scale"])),
+        augment=None,
         device="cpu",
         random_state=request["seed"],
     ).fit(*evaluator_rows)

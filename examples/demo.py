@@ -69,8 +69,13 @@ Build = Callable[..., WeightedTorchClassifier]
 
 
 def over_sampled(sampler: Any, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run an imbalanced-learn sampler, which takes flat rows only, on images."""
-    flat, y_res = sampler.fit_resample(X.reshape(len(X), -1), y)
+    """Run an imbalanced-learn sampler, which takes flat rows only, on images.
+
+    As floats: its differences of bytes would wrap around.
+    """
+    flat, y_res = sampler.fit_resample(X.reshape(len(X), -1).astype(np.float32), y)
+    if X.dtype.kind == "u":
+        flat = np.rint(flat)
     return flat.reshape(-1, *X.shape[1:]).astype(X.dtype), y_res
 
 

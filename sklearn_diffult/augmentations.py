@@ -85,10 +85,16 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
+# What "auto" stands for with images. Mirrors are not among them: some classes are each other's.
+DEFAULT = ("affine", "erase", "solarize")
+
+
 def resolve_augmentations(
     augment: str | tuple[str, ...] | Augmentation | None, is_image: bool
 ) -> list[Augmentation]:
     """Turn the parameter `augment` into functions; a ValueError says what is allowed."""
+    if isinstance(augment, str) and augment == "auto":
+        augment = DEFAULT if is_image else None
     if augment is None:
         return []
     if callable(augment):
@@ -97,8 +103,8 @@ def resolve_augmentations(
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise ValueError(
-            f"augment={augment!r} holds {unknown}; use names of {sorted(AUGMENTATIONS)}, "
-            "or a callable (batch, torch.Generator) -> batch."
+            f"augment={augment!r} holds {unknown}; use 'auto', None, names of "
+            f"{sorted(AUGMENTATIONS)}, or a callable (batch, torch.Generator) -> batch."
         )
     if not is_image:
         raise ValueError(

@@ -51,7 +51,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         size of the largest. An int is the paper's N_t: classes with fewer rows are brought up to
         it, no class is cut.
     omega : float in [0, 1] or "auto", default="auto"
-        How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.5.
+        How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.2
+        for images and 0.5 for tables.
     weighting : {"class", "row"} or callable, default="class"
         ``"class"``: every class has the same total weight, of which its synthetic rows together
         hold the share omega; in all as much as there are real rows. ``"row"``: a real row weighs

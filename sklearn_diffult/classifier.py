@@ -80,12 +80,12 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         tau >= 0: adds ``tau * log(prior)`` to the logits in training only, where the prior is each
         class's share of the total weight (Menon et al. 2021, Eq. (10); at 1 Balanced Softmax, Ren
         et al. 2020, Eq. (3)). Predictions then follow classes of equal share.
-    augment : str, tuple of str, callable or None, default=None
+    augment : str, tuple of str, callable or None, default="auto"
         Random changes to training images, in the order given: ``"shift"`` by up to an eighth of a
         side, ``"flip"`` left to right, ``"affine"`` (magnify, stretch, turn and shift a little),
         ``"erase"`` (cover a rectangle), ``"solarize"`` (turn bright pixels into their negative).
-        The last three together do much for few images, and take more steps to learn from. A
-        callable ``(batch, torch.Generator) -> batch`` serves tables too.
+        ``"auto"``: the last three for images, nothing for tables. None: nothing. A callable
+        ``(batch, torch.Generator) -> batch`` serves tables too.
     early_stopping : bool, default=False
         Keep the parameters with the best weighted balanced accuracy on held-out rows (40 looks).
     validation_fraction : float, default=0.1
@@ -155,7 +155,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         "weight_mode": [StrOptions({"sample", "loss"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "logit_adjustment": [Interval(Real, 0, None, closed="left")],
-        "augment": [StrOptions(set(AUGMENTATIONS)), tuple, callable, None],
+        "augment": [StrOptions({"auto", *AUGMENTATIONS}), tuple, callable, None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
@@ -177,7 +177,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         weight_mode: str = "sample",
         class_weight: dict[Any, float] | str | None = None,
         logit_adjustment: float = 0.0,
-        augment: str | tuple[str, ...] | Augmentation | None = None,
+        augment: str | tuple[str, ...] | Augmentation | None = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 10,

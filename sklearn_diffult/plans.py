@@ -93,7 +93,7 @@ class Defaults:
 
 
 IMAGES = Defaults(
-    omega=0.5,
+    omega=0.2,
     d3_max=None,
     start="noise",
     class_temper=0.5,
