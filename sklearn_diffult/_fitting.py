@@ -249,8 +249,14 @@ class Training:
     def loss(self, rows: Rows, batch: Tensor) -> Tensor:
         """Mean loss of the rows at the indices `batch`."""
         inputs = rows.inputs[batch]
+        shape = inputs.shape
         for augment in self.augmentations:
             inputs = augment(inputs, self.generator)
+            if not isinstance(inputs, Tensor) or inputs.shape != shape:
+                raise TypeError(
+                    f"augment must return a torch.Tensor of shape {tuple(shape)} like the batch "
+                    f"that it gets, got {getattr(inputs, 'shape', type(inputs).__name__)}."
+                )
         with autocast(self.device, self.dtype):
             logits = self.module(inputs.to(self.device))
         logits = logits.float() + self.logit_shift.to(self.device)

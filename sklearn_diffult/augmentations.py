@@ -6,7 +6,7 @@ told of each change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +90,7 @@ DEFAULT = ("affine", "erase", "solarize")
 
 
 def resolve_augmentations(
-    augment: str | tuple[str, ...] | Augmentation | None, is_image: bool
+    augment: str | Sequence[str] | Augmentation | None, is_image: bool
 ) -> list[Augmentation]:
     """Turn the parameter `augment` into functions; a ValueError says what is allowed."""
     if isinstance(augment, str) and augment == "auto":
@@ -103,8 +103,8 @@ def resolve_augmentations(
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise ValueError(
-            f"augment={augment!r} holds {unknown}; use 'auto', None, names of "
-            f"{sorted(AUGMENTATIONS)}, or a callable (batch, torch.Generator) -> batch."
+            f"augment={augment!r} holds {unknown}; use 'auto', None, a callable (batch, "
+            f"torch.Generator) -> batch, or one or several of {sorted(AUGMENTATIONS)}."
         )
     if not is_image:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -38,7 +38,7 @@ from sklearn_diffult._torch import (
     resolve_device,
     resolve_precision,
 )
-from sklearn_diffult.augmentations import AUGMENTATIONS, Augmentation, resolve_augmentations
+from sklearn_diffult.augmentations import Augmentation, resolve_augmentations
 from sklearn_diffult.codecs import check_rows, has_columns, looks_like_images, make_codec
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
 from sklearn_diffult.weights import receive
@@ -80,12 +80,13 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         tau >= 0: adds ``tau * log(prior)`` to the logits in training only, where the prior is each
         class's share of the total weight (Menon et al. 2021, Eq. (10); at 1 Balanced Softmax, Ren
         et al. 2020, Eq. (3)). Predictions then follow classes of equal share.
-    augment : str, tuple of str, callable or None, default="auto"
+    augment : str, sequence of str, callable or None, default="auto"
         Random changes to training images, in the order given: ``"shift"`` by up to an eighth of a
         side, ``"flip"`` left to right, ``"affine"`` (magnify, stretch, turn and shift a little),
         ``"erase"`` (cover a rectangle), ``"solarize"`` (turn bright pixels into their negative).
-        ``"auto"``: the last three for images, nothing for tables. None: nothing. A callable
-        ``(batch, torch.Generator) -> batch`` serves tables too.
+        ``"auto"``: the last three for images, nothing for tables. None: nothing, which learns
+        more in a few hundred steps. A callable ``(batch, torch.Generator) -> batch`` gets encoded
+        rows on the CPU, float32: images "n c h w" in [-1, 1], or a table "n d".
     early_stopping : bool, default=False
         Keep the parameters with the best weighted balanced accuracy on held-out rows (40 looks).
     validation_fraction : float, default=0.1
@@ -155,7 +156,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         "weight_mode": [StrOptions({"sample", "loss"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "logit_adjustment": [Interval(Real, 0, None, closed="left")],
-        "augment": [StrOptions({"auto", *AUGMENTATIONS}), tuple, callable, None],
+        "augment": [str, tuple, list, callable, None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
@@ -177,7 +178,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         weight_mode: str = "sample",
         class_weight: dict[Any, float] | str | None = None,
         logit_adjustment: float = 0.0,
-        augment: str | tuple[str, ...] | Augmentation | None = "auto",
+        augment: str | Sequence[str] | Augmentation | None = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 10,

@@ -148,10 +148,33 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
     ]
     if not isinstance(data.codec, TableCodec):
         return small
-    n_rows = len(data.labels)
-    return small + [
-        f"X has {n} different values in the {n_rows} rows of {title}: like names they tell nothing "
-        "of new rows, and synthetic rows repeat them. Drop the column, or turn dates into numbers."
-        for title, n in data.codec.n_categories()
-        if n > max(DISCRETE, n_rows // 2)
-    ]
+    columns = (_concern(*column, len(data.labels)) for column in data.codec.categories())
+    return small + [message for message in columns if message]
+
+
+def _concern(title: str, categories: list[Any], n_rows: int) -> str:
+    """Say what a column of categories seems to be in truth, "" where nothing seems wrong."""
+    n = len(categories)
+    texts = [each for each in categories if isinstance(each, str)]
+    others = [each for each in texts if not _is_number(each)]
+    if n > DISCRETE and len(others) < len(texts) / 2:
+        stray = f", but {others[0]!r} is none" if others else ""
+        return (
+            f"{title} holds {n} different texts, of which most are numbers{stray}: they are taken "
+            "for categories. Make it a column of numbers, NaN where there is none."
+        )
+    if n > max(DISCRETE, n_rows // 2):
+        return (
+            f"{title} holds {n} different values in {n_rows} rows, as names do: they tell nothing "
+            "of new rows, and synthetic rows repeat them. Drop the column; if it holds dates, give "
+            "numbers instead, such as days."
+        )
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

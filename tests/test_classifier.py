@@ -303,6 +303,18 @@ def test_a_callable_augments_tables():
     assert seen == [(4, 1)] * 3
 
 
+@pytest.mark.parametrize("returned", [None, np.zeros((4, 1), np.float32), torch.zeros(3, 1)])
+def test_a_callable_that_returns_no_such_batch_is_named(returned):
+    with pytest.raises(TypeError, match=r"augment must return a torch.Tensor of shape \(4, 1\)"):
+        quick(augment=lambda batch, generator: returned).fit(np.arange(4.0)[:, None], [0, 1, 0, 1])
+
+
+def test_a_list_of_augmentations_is_as_good_as_a_tuple():
+    X, y = images()
+    a_list, a_tuple = (quick(augment=names).fit(X, y) for names in (["shift"], ("shift",)))
+    assert a_list.loss_curve_ == a_tuple.loss_curve_
+
+
 @pytest.mark.parametrize("augment", ["flip", ("spin",), ("flip", "spin")])
 def test_augmentations_that_do_not_fit_are_refused(augment):
     with pytest.raises(ValueError, match="augment="):

@@ -88,8 +88,15 @@ def test_a_column_with_a_value_for_almost_every_row_is_warned_about(container):
     DiffusionBalancer(**QUICK).fit_resample(container(frame), y)
     frame["day"] = [f"2026-01-{i}" for i in range(60)]
     title = "'day'" if container is pd.DataFrame else "1"
-    with pytest.warns(UserWarning, match=f"60 different values in the 60 rows of column {title}:"):
+    with pytest.warns(UserWarning, match=f"column {title} of X holds 60 different values in 60"):
         DiffusionBalancer(**QUICK).fit_resample(container(frame), y)
+
+
+def test_a_column_of_numbers_with_a_stray_text_is_warned_about():
+    frame, y = mixed()
+    frame = frame[["town"]].assign(amount=["n/a", *(str(1.5 * i) for i in range(59))])
+    with pytest.warns(UserWarning, match="'amount' of X holds 60 .* but 'n/a' is none"):
+        DiffusionBalancer(**QUICK).fit_resample(frame, y)
 
 
 @pytest.mark.parametrize("container", [np.array, np.ndarray.tolist])

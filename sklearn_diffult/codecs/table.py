@@ -142,12 +142,12 @@ class TableCodec:
         """Whether every column has a few values only, so that equal rows are no one's copies."""
         return all(field.codec.is_discrete for field in self.fields_)
 
-    def n_categories(self) -> list[tuple[str, int]]:
-        """Return what messages call each column of categories, and how many it has."""
+    def categories(self) -> list[tuple[str, list[Any]]]:
+        """Return what messages call each column of categories, and these."""
         n = len(self.fields_)
         names = list(self.template_.columns) if is_dataframe(self.template_) else range(n)
         return [
-            (f"column {name!r}", len(field.codec.categories))
+            (f"column {name!r} of X", field.codec.categories)
             for name, field in zip(names, self.fields_, strict=True)
             if isinstance(field.codec, CategoryColumn)
         ]
