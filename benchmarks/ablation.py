@@ -125,7 +125,7 @@ def only_band(name: str) -> Callable[[Task, dict[str, Any]], Training]:
 
 VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant("weights"),
-    **{f"omega {w}": Variant("weights", {"omega": w}) for w in (0.1, 0.5, 0.7, 0.9)},
+    **{f"omega {w}": Variant("weights", {"omega": w}) for w in (0.1, 0.3, 0.5, 0.7, 0.9)},
     "omega 0: class weights": Variant("weights", {"omega": 0.0}),
     **{
         f"per row, omega {w}": Variant("weights", {"weighting": "row", "omega": w})
