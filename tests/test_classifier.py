@@ -274,6 +274,9 @@ def test_an_augmentation_keeps_shape_and_range_and_follows_its_generator(name):
     assert not torch.equal(changed, other)
     assert changed.dtype == batch.dtype
     assert changed.abs().max() <= 1
+    if name in ("shift", "flip"):
+        # Pixels move, and none gets a new value.
+        assert set(changed.flatten().tolist()) <= set(batch.flatten().tolist())
 
 
 def test_shift_moves_by_an_eighth_at_most_and_flip_mirrors():
