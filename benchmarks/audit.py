@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 import warnings
@@ -24,6 +23,7 @@ from typing import Any
 
 from benefit import RESULTS, machine
 from imblearn.over_sampling import SMOTE
+from report import publish
 from sklearn.preprocessing import StandardScaler
 from tables import BINARY, load_table
 from tables_report import OURS, read_records
@@ -115,10 +115,7 @@ def main(arguments: list[str]) -> None:
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             print({key: record.get(key) for key in ("table", "method", "seconds", *NUMBERS)})
-    command = shlex.join(["python", "benchmarks/audit.py", *arguments])
-    text = f"`{command}`\n\n{write_report(read_records(path))}"
-    path.with_suffix(".md").write_text(text)
-    print(text)
+    publish(path, "audit.py", arguments, write_report(read_records(path)))
 
 
 if __name__ == "__main__":

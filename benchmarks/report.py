@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ def read_records(path: Path, keys: Sequence[str] = ("method", "seed")) -> list[R
     lines = path.read_text().splitlines() if path.exists() else []
     records = [json.loads(line) for line in lines]
     return list({tuple(record[key] for key in keys): record for record in records}.values())
+
+
+def publish(path: Path, script: str, arguments: Sequence[str], text: str) -> None:
+    """Write a report beside its records, below the command that made it, and print both."""
+    command = shlex.join(["python", f"benchmarks/{script}", *arguments])
+    text = f"`{command}`\n\n{text}"
+    path.with_suffix(".md").write_text(text)
+    print(text)
 
 
 def shot_accuracies(record: Record, shots: tuple[int, int]) -> dict[str, float]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import warnings
 from typing import Any
 
 import numpy as np
 from benefit import RESULTS, machine
+from report import publish
 from tables import BINARY, CLASSIFIERS, Fold, Training, evaluate, load_table, make_folds, smote
 from tables_report import METRICS, SMOTE_ROW, over_folds, read_records
 from throughput import markdown_table
@@ -26,7 +26,7 @@ from throughput import markdown_table
 from sklearn_diffult import DiffusionBalancer
 from sklearn_diffult.weights import compute_weights
 
-# Every third of the binary tables, of those that take seconds.
+# Small ones, on which fits take seconds.
 DEFAULT_TABLES = ["abalone9_18", "ecoli3", "glass2", "haberman", "vehicle1", "yeast_1_vs_7"]
 WAYS: dict[str, tuple[str, float]] = {
     f"{weighting}, omega {omega:g}": (weighting, omega)
@@ -103,10 +103,7 @@ def main(arguments: list[str]) -> None:
             with path.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
             print(table, flush=True)
-    command = shlex.join(["python", "benchmarks/table_omega.py", *arguments])
-    text = f"`{command}`\n\n{write_report(read_records(path))}"
-    path.with_suffix(".md").write_text(text)
-    print(text)
+    publish(path, "table_omega.py", arguments, write_report(read_records(path)))
 
 
 if __name__ == "__main__":
