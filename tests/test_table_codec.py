@@ -324,13 +324,20 @@ def test_a_missing_category_is_one_more_category():
 
 
 @pytest.mark.parametrize("n_categories", [1, 2, 5, 50])
-def test_an_unseen_category_is_refused_by_name(n_categories):
+def test_an_unseen_category_is_named_and_lies_halfway_between_all(n_categories):
     towns = [f"town {i}" for i in range(n_categories)]
     codec = fitted(pd.DataFrame({"town": towns}))
-    with pytest.raises(ValueError, match="column 'town' of X holds 'Ulm', not among .*'town 0'"):
-        codec.encode(pd.DataFrame({"town": [towns[0], "Ulm"]}))
-    with pytest.raises(ValueError, match="column 'town' of X holds None"):
-        codec.encode(pd.DataFrame({"town": [towns[0], None]}))
+    with pytest.warns(UserWarning, match="column 'town' of X holds 'Ulm', not among .*'town 0'"):
+        encoded = codec.encode(pd.DataFrame({"town": [towns[0], "Ulm", None]}))
+    assert torch.equal(encoded[:1], codec.encode(pd.DataFrame({"town": towns[:1]})))
+    assert not encoded[1:].any()
+    distances = torch.cdist(encoded[1:], codec.encode(pd.DataFrame({"town": towns})))
+    torch.testing.assert_close(distances, distances[:1, :1].expand_as(distances))
+
+
+def test_a_gap_among_categories_that_had_none_is_taken_in_silence():
+    codec = fitted(pd.DataFrame({"town": ["Ulm", "Bonn", "Rom"]}))
+    assert not codec.encode(pd.DataFrame({"town": ["Ulm", None]}))[1].any()
 
 
 # Mixes of columns ---------------------------------------------------------------------

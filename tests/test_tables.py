@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from imblearn.utils.estimator_checks import check_samplers_nan, check_samplers_string
+from sklearn.model_selection import cross_val_score
 
 from sklearn_diffult import DiffusionBalancer, Pipeline, WeightedTorchClassifier
 from sklearn_diffult.training_data import check_training_data, record_columns
@@ -172,15 +173,26 @@ def test_the_classifier_learns_from_text_and_from_gaps():
         )
 
 
-def test_the_classifier_takes_gaps_where_it_saw_none_but_no_unseen_category():
+def test_the_classifier_takes_gaps_where_it_saw_none_and_unseen_categories_for_gaps():
     X, y = mixed()
     X = X[["income", "town"]].copy()
     fitted = classifier(n_steps=5).fit(X, y)
     X.iloc[3, 0] = np.nan
-    assert np.isfinite(fitted.predict_proba(X)).all()
+    X.iloc[4, 1] = None
+    expected = fitted.predict_proba(X)
+    assert np.isfinite(expected).all()
     X.iloc[4, 1] = "Rom"
-    with pytest.raises(ValueError, match="column 'town' of X holds 'Rom'"):
-        fitted.predict(X)
+    with pytest.warns(UserWarning, match="column 'town' of X holds 'Rom'"):
+        np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+
+def test_cross_validation_scores_folds_with_categories_of_their_own():
+    X, y = mixed()
+    X = X[["income", "town"]].copy()
+    X.iloc[4, 1] = "Rom"
+    with pytest.warns(UserWarning, match="holds 'Rom'"):
+        scores = cross_val_score(classifier(n_steps=5), X, y, cv=3, error_score="raise")
+    assert np.isfinite(scores).all()
 
 
 @pytest.mark.parametrize("kind", ["array", "objects", "lists", "text"])

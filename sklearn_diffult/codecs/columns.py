@@ -10,12 +10,13 @@
 | a few categories | one-hot, mean 0, two of them 2 apart | their number |
 | many categories | binary digits of their number, -1 or 1 each | log2 of their number |
 
-A missing value among categories is one more category.
+A missing value among categories is one more category; what fit did not see is 0 throughout.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -252,29 +253,24 @@ class CategoryColumn:
         return len(self.categories) <= DISCRETE
 
     def encode(self, cells: Cells) -> np.ndarray:
-        """Return codes.
-
-        Raises
-        ------
-        ValueError
-            If there is a category that fit did not see.
-        """
+        """Return codes; for what fit did not see their mean, 0, which stands for none of them."""
         position = {category: index for index, category in enumerate(self.categories)}
         objects = cells.as_objects()
-        try:
-            indices = np.array([position[each] for each in objects])
-        except KeyError:
-            unknown = list(dict.fromkeys(each for each in objects if each not in position))
-            raise ValueError(
-                f"{cells.title} holds {_listing(unknown)}, not among the categories that fit saw: "
-                f"{_listing(self.categories)}. Replace such values or drop their rows, or fit on "
-                "rows that hold every category."
-            ) from None
+        indices = np.array([position.get(each, -1) for each in objects])
+        unseen = indices < 0
+        names = dict.fromkeys(objects[row] for row in np.flatnonzero(unseen))
+        if strange := [name for name in names if name is not None]:
+            warnings.warn(
+                f"{cells.title} holds {_listing(strange)}, not among the categories that fit saw: "
+                f"{_listing(self.categories)}. These cells are taken for missing.",
+                UserWarning,
+                stacklevel=4,
+            )
         if self.is_one_hot:
-            codes = math.sqrt(2) * (np.eye(self.width) - 1 / self.width)
-            return codes.astype(np.float32)[indices]
-        digits = indices[:, None] >> np.arange(self.width)
-        return (2 * (digits & 1) - 1).astype(np.float32)
+            codes = (math.sqrt(2) * (np.eye(self.width) - 1 / self.width))[indices]
+        else:
+            codes = 2 * (indices[:, None] >> np.arange(self.width) & 1) - 1
+        return np.where(unseen[:, None], 0, codes).astype(np.float32)
 
     def decode(self, encoded: np.ndarray) -> np.ndarray:
         """Return the category whose code is nearest, or for invalid digits a close one."""
