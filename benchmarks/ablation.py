@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from benefit import (
     machine,
     make_task,
 )
-from report import by_method, paired_difference, read_records
+from report import by_method, paired_difference, publish, read_records
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
 from sklearn_diffult._seeds import child_seeds
@@ -275,10 +274,7 @@ def main(arguments: list[str]) -> None:
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             print(f"seed {seed}  {name:<40} {100 * np.mean(record['recalls']):.1f}", flush=True)
-    command = shlex.join(["python", "benchmarks/ablation.py", *arguments])
-    text = write_report(read_records(path))
-    path.with_suffix(".md").write_text(f"`{command}`\n\n{text}")
-    print(text)
+    publish(path, "ablation.py", arguments, write_report(read_records(path)))
 
 
 if __name__ == "__main__":

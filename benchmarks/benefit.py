@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from cases import cpu_name
 from imblearn.over_sampling import SMOTE, RandomOverSampler
-from report import read_records, write_costs, write_report
+from report import publish, read_records, write_costs, write_report
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -253,7 +252,7 @@ def write_tables(records: list[Record], shots: tuple[int, int]) -> str:
         "## Default classifier\n\n"
         + write_report(records, shots, default, OURS, ORACLE)
         + "\n## Classifier without augmentation, `augment=None`\n\n"
-        + write_report(records, shots, plain, PLAIN + OURS, PLAIN + ORACLE)
+        + write_report(records, shots, plain, PLAIN + OURS, PLAIN + ORACLE).replace(PLAIN, "")
         + "\n"
         + write_costs(records, OURS)
     )
@@ -284,10 +283,7 @@ def main(arguments: list[str]) -> None:
                 file.write(json.dumps(record) + "\n")
             score = np.mean(record["recalls"])
             print(f"seed {seed}  {method:<32} {100 * score:.1f}", flush=True)
-    command = shlex.join(["python", "benchmarks/benefit.py", *arguments])
-    text = write_tables(read_records(path), SHOTS[chosen.data])
-    path.with_suffix(".md").write_text(f"`{command}`\n\n{text}")
-    print(text)
+    publish(path, "benefit.py", arguments, write_tables(read_records(path), SHOTS[chosen.data]))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from benefit import RESULTS, machine
+from report import publish
 from tables import load_table
 from throughput import markdown_table
 
@@ -112,11 +113,9 @@ def main() -> None:
                 found = held_out_losses(name, change, seed)
                 losses = {kind: round(loss, 4) for kind, loss in found.items()}
                 records.append({"table": name, "change": change, "seed": seed, **losses})
-    text = f"`python benchmarks/table_training.py`\n\n{write_report(records)}\n"
-    (RESULTS / "table_training.md").write_text(text)
-    content = {"machine": machine(), "records": records}
-    (RESULTS / "table_training.json").write_text(json.dumps(content, indent=0) + "\n")
-    print(text)
+    path = RESULTS / "table_training.json"
+    path.write_text(json.dumps({"machine": machine(), "records": records}, indent=0) + "\n")
+    publish(path, "table_training.py", [], write_report(records) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 import warnings
@@ -30,6 +29,7 @@ import torch
 from benefit import RESULTS, machine
 from imblearn import over_sampling
 from joblib import Parallel, delayed
+from report import publish
 from sklearn import metrics
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -439,10 +439,8 @@ def main(arguments: list[str]) -> None:
             file.writelines(json.dumps(record) + "\n" for record in records)
         table, name, seconds = (records[0][key] for key in ("table", "method", "seconds"))
         print(f"{table:<28} {name:<20} {np.mean(seconds):8.2f} s a fold", flush=True)
-    command = shlex.join(["python", "benchmarks/tables.py", *arguments])
-    text = write_report(read_records(path), [name for name in SHOWN if name in chosen.methods])
-    path.with_suffix(".md").write_text(f"`{command}`\n\n{text}")
-    print(f"Written to {path.with_suffix('.md')}.")
+    shown = [name for name in SHOWN if name in chosen.methods]
+    publish(path, "tables.py", arguments, write_report(read_records(path), shown))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,3 +57,13 @@ def short_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
         "WeightedTorchClassifier",
         functools.partial(WeightedTorchClassifier, n_steps=3),
     )
+
+
+@pytest.fixture
+def benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Import the scripts of ``benchmarks/`` by name, and forget them."""
+    scripts = Path(__file__).resolve().parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(scripts))
+    yield
+    for path in scripts.glob("*.py"):
+        sys.modules.pop(path.stem, None)

@@ -1,32 +1,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _benchmarks_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    for name in (
-        "ablation",
-        "benefit",
-        "cases",
-        "counting",
-        "ours",
-        "report",
-        "throughput",
-        "time_to_quality",
-    ):
-        sys.modules.pop(name, None)
+pytestmark = pytest.mark.usefixtures("benchmarks_on_path")
 
 
 def _repetition(ours, theirs):

@@ -1,31 +1,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _benchmarks_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    for name in (
-        "audit",
-        "benefit",
-        "cases",
-        "report",
-        "table_time",
-        "tables",
-        "tables_report",
-        "throughput",
-    ):
-        sys.modules.pop(name, None)
+pytestmark = pytest.mark.usefixtures("benchmarks_on_path")
 
 
 def _record(table, method, accuracies, **more):
