@@ -63,8 +63,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         classifier trained on the real rows. Each is measured in units of what real rows of the
         class show among themselves (see `sklearn_diffult.filters`).
     d3_max : float, "auto" or None, default="auto"
-        The same for d3, the surprise of such a classifier at the row's class: 1 is as surprising as
-        real rows are on average. ``"auto"`` is 0.3 for tables and None for images.
+        The same for d3, the surprise of such a classifier at the row's class. ``"auto"`` is 1 for
+        tables (as surprising as real rows are on average) and None for images.
     centre_max : float or None, default=None
         The same for the distance to the class's mean among those features, over its diameter
         there: 1 keeps the paper's in-distribution rows, 2 also the approximate ones.
@@ -108,9 +108,9 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         How noise becomes rows, see `sklearn_diffult.diffusion.solvers`.
     n_solver_steps : int, default=18
         Noise levels the solver visits; those with guidance cost two evaluations.
-    guidance_scale : float or "auto", default="auto"
-        Classifier-free guidance: 1 is the plain conditional model, more trades variety for rows
-        that are typical of their class. ``"auto"`` is 1.5 for images and 1 for tables.
+    guidance_scale : float, default=1.5
+        Classifier-free guidance: 1 is the plain conditional model, more trades variety for
+        rows that are typical of their class.
     guidance_interval : tuple of two floats, default=(0.4, 4.0)
         Noise levels, in units of the data's standard deviation, at which guidance is on.
     start : {"auto", "noise", "class", "head"} or callable, default="auto"
@@ -238,7 +238,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         augmentation: float = 0.15,
         solver: str | Callable[..., torch.Tensor] = "dpmpp_2m",
         n_solver_steps: int = 18,
-        guidance_scale: float | str = "auto",
+        guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.4, 4.0),
         start: str | Callable[..., Any] = "auto",
         start_noise: float = 0.7,

@@ -58,7 +58,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "augmentation": [Interval(Real, 0, 1, closed="both")],
     "solver": [StrOptions(set(SOLVERS)), callable],
     "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
-    "guidance_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+    "guidance_scale": [Interval(Real, 0, None, closed="left")],
     "guidance_interval": [tuple, list],
     "start": [StrOptions({"auto", *STARTS}), callable],
     "start_noise": [Interval(Real, 0, None, closed="neither")],
@@ -79,7 +79,6 @@ class Defaults:
 
     omega: float
     d3_max: float | None
-    guidance_scale: float
     start: str
     class_temper: float
     least_share: float
@@ -96,7 +95,6 @@ class Defaults:
 IMAGES = Defaults(
     omega=0.2,
     d3_max=None,
-    guidance_scale=1.5,
     start="noise",
     class_temper=0.5,
     least_share=0.0,
@@ -111,10 +109,7 @@ IMAGES = Defaults(
 # more often, decayed weights less or took more steps knew their rows by heart.
 TABLES = Defaults(
     omega=0.5,
-    # Among the rows of other classes a synthetic one costs more than it adds: on tables set aside
-    # for choices, trees did better without such rows. Guidance added nothing to that.
-    d3_max=0.3,
-    guidance_scale=1.0,
+    d3_max=1.0,
     # Columns depend on each other in more ways than a small model learns from a small table.
     start="class",
     class_temper=1.0,
@@ -236,7 +231,7 @@ def generation_plan(parameters: Any, is_image: bool, device: torch.device) -> Ge
     return GenerationPlan(
         solver=lookup(SOLVERS, parameters.solver),
         n_steps=parameters.n_solver_steps,
-        guidance_scale=resolve(parameters.guidance_scale, default.guidance_scale),
+        guidance_scale=parameters.guidance_scale,
         guidance_interval=interval,
         # Generation keeps no activations for a backward pass, so there is room for more rows.
         batch_size=resolve(parameters.batch_size, default.batch_size)
