@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -137,7 +138,7 @@ def rows_to_generate(
 
 
 def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
-    """Say which classes that lack rows have too few, and which columns have nothing to learn."""
+    """Say which classes have too few rows, which columns teach nothing, and what seems no table."""
     sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
     small = [
         f"Class {label!r} has {'a single row' if n == 1 else '2 rows'}: its synthetic rows are at "
@@ -149,7 +150,22 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
     if not isinstance(data.codec, TableCodec):
         return small
     columns = (_concern(*column, len(data.labels)) for column in data.codec.categories())
-    return small + [message for message in columns if message]
+    return [message for message in [*small, _flat_images(data.X), *columns] if message]
+
+
+def _flat_images(X: Any) -> str:
+    """Say that a table seems to hold square grey images, "" where it does not."""
+    n_columns = np.shape(X)[1]
+    side = math.isqrt(n_columns)
+    if side < 8 or side**2 != n_columns or (values := np.asarray(X)).dtype.kind not in "iuf":
+        return ""
+    # Pixels of the well-known data sets have 16 or 255 for white, and no fractions.
+    if values.min() != 0 or values.max() not in (16, 255) or np.any(values % 1):
+        return ""
+    return (
+        f"X looks like flat images of {side}x{side} pixels, and is taken for a table: with "
+        f"image_shape=({side}, {side}) they would be learnt as images."
+    )
 
 
 def _concern(title: str, categories: list[Any], n_rows: int) -> str:

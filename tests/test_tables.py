@@ -100,6 +100,18 @@ def test_a_column_of_numbers_with_a_stray_text_is_warned_about():
         DiffusionBalancer(**QUICK).fit_resample(frame, y)
 
 
+@pytest.mark.parametrize("container", [np.array, pd.DataFrame, np.ndarray.tolist])
+@pytest.mark.parametrize(("white", "dtype"), [(16, float), (255, np.uint8)])
+def test_a_table_that_looks_like_flat_images_is_warned_about(container, white, dtype):
+    pixels = np.random.RandomState(0).randint(0, white + 1, (12, 64)).astype(dtype)
+    pixels[0, :2] = 0, white
+    y = np.arange(12) % 3 == 0
+    with pytest.warns(UserWarning, match=r"flat images of 8x8 .* image_shape=\(8, 8\)"):
+        DiffusionBalancer(**QUICK).fit_resample(container(pixels), y)
+    for other in (pixels[:, 1:], pixels - 0.5, np.minimum(pixels, 13)):
+        DiffusionBalancer(**QUICK).fit_resample(container(other), y)
+
+
 @pytest.mark.parametrize("container", [np.array, np.ndarray.tolist])
 def test_objects_come_back_as_array_or_list(container):
     frame, y = mixed()
