@@ -246,16 +246,16 @@ def machine() -> Record:
 
 def write_tables(records: list[Record], shots: tuple[int, int]) -> str:
     """Write a table of the default classifier and one of the classifier without augmentation."""
-    plain = [name for name in METHODS if name.startswith(PLAIN)]
-    default = [name for name in METHODS if name not in plain]
-    return (
-        "## Default classifier\n\n"
-        + write_report(records, shots, default, OURS, ORACLE)
-        + "\n## Classifier without augmentation, `augment=None`\n\n"
-        + write_report(records, shots, plain, PLAIN + OURS, PLAIN + ORACLE).replace(PLAIN, "")
-        + "\n"
-        + write_costs(records, OURS)
-    )
+    parts = []
+    for title, prefix in (
+        ("Default classifier", ""),
+        ("Classifier without augmentation, `augment=None`", PLAIN),
+    ):
+        methods = [name for name in METHODS if name.startswith(PLAIN) == bool(prefix)]
+        if any(record["method"] in methods for record in records):
+            table = write_report(records, shots, methods, prefix + OURS, prefix + ORACLE)
+            parts.append(f"## {title}\n\n{table.replace(PLAIN, '')}")
+    return "\n".join([*parts, write_costs(records, OURS)])
 
 
 def main(arguments: list[str]) -> None:

@@ -92,7 +92,8 @@ def write_report(
         difference = ""
         if ours in table and method != ours:
             differences = paired_difference(table[ours], table[method])
-            difference = f"{differences.mean():+.1f} ± {interval(differences):.1f}"
+            spread = f" ± {interval(differences):.1f}" if len(differences) > 1 else ""
+            difference = f"{differences.mean():+.1f}{spread}"
         lines.append(f"| {method} | {len(table[method])} | {' | '.join(cells)} | {difference} |")
     lines += [
         "",
@@ -131,5 +132,7 @@ def write_costs(records: list[Record], ours: str) -> str:
 
 
 def _mean_and_spread(values: list[float]) -> str:
+    if np.isnan(values).all():
+        return ""
     spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{np.mean(values):.1f}{spread}"
