@@ -418,12 +418,14 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int], Stages]:
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
+        if isinstance(self.omega, bool):  # scikit-learn takes it for a number
+            raise TypeError(f'omega must be "auto" or a number in [0, 1], got {self.omega!r}.')
         generation_plan(self, is_image=True, device=resolve_device(self.device))
         filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)
         wanted = rows_to_generate(self.sampling_strategy, data)
         stages = Stages(self, data)
-        for message in concerns(data, wanted):
+        for message in concerns(data, wanted, self.sampling_strategy):
             warnings.warn(message, UserWarning, stacklevel=4)
         return data, wanted, stages
 

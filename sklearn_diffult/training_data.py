@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,11 @@ def check_training_data(
         check_classification_targets(y)
         labels, is_one_hot = check_target_type(np.asarray(y), indicate_one_vs_all=True)
     except ValueError as error:
+        is_object = np.asarray(y).dtype.kind == "O"
+        hint = " (of dtype object only strings: try y.astype(int))" if is_object else ""
         raise ValueError(
             "y must hold one class label per row, all integers, all strings or all booleans, or "
-            f"be one-hot. {error}"
+            f"be one-hot{hint}. {error}"
         ) from error
     classes, indices = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
@@ -133,11 +135,17 @@ def rows_to_generate(
         return {label: int(target) - n for label, n in per_class if n < int(target)}
     if isinstance(target, Integral):
         target = float(target)
+    if isinstance(target, Mapping):
+        for label, n in target.items():
+            if isinstance(n, bool) or not isinstance(n, Real) or n % 1:
+                raise TypeError(
+                    f"sampling_strategy[{label!r}]={n!r} must be a whole number of rows."
+                )
     strategy = check_sampling_strategy(target, data.labels, "over-sampling")
     return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}
 
 
-def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
+def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list[str]:
     """Say which classes have too few rows, which columns teach nothing, and what seems no table."""
     sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
     small = [
@@ -147,6 +155,11 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int]) -> list[str]:
         for label, n in sizes
         if n <= 2 and label in wanted
     ]
+    if not wanted and isinstance(target, Integral):
+        small.append(
+            f"sampling_strategy={target!r} asks for {target} rows of each class, which all of them "
+            'have: nothing is generated. "auto" fills up to the largest class.'
+        )
     if not isinstance(data.codec, TableCodec):
         return small
     columns = (_concern(*column, len(data.labels)) for column in data.codec.categories())
@@ -168,12 +181,12 @@ def _flat_images(X: Any) -> str:
     )
 
 
-def _concern(title: str, categories: list[Any], n_rows: int) -> str:
+def _concern(title: str, categories: list[Any], is_declared: bool, n_rows: int) -> str:
     """Say what a column of categories seems to be in truth, "" where nothing seems wrong."""
     n = len(categories)
     texts = [each for each in categories if isinstance(each, str)]
     others = [each for each in texts if not _is_number(each)]
-    if n > DISCRETE and len(others) < len(texts) / 2:
+    if n > DISCRETE and len(others) < len(texts) / 2 and not is_declared:
         stray = f", but {others[0]!r} is none" if others else ""
         return (
             f"{title} holds {n} different texts, of which most are numbers{stray}: they are taken "

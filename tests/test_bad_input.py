@@ -261,6 +261,7 @@ def test_bad_labels_are_refused(make, case, X):
 def test_the_balancer_says_what_labels_it_takes():
     for y in (np.linspace(0, 1, 12), np.ones((12, 2), dtype=int)):
         assert_refused(balancer(), TABLE, y, ["y must hold one class label per row"])
+    assert_refused(balancer(), TABLE, Y.astype(object), ["y.astype(int)"])
     assert_refused(balancer(), TABLE, Y[:-1], ["X has 12 rows", "(11,)", "one label per row"])
 
 
@@ -306,6 +307,7 @@ BAD_PARAMETERS = [
     (balancer, "omega", 1.1),
     (balancer, "omega", np.nan),
     (balancer, "omega", "all"),
+    (balancer, "omega", True),
     (balancer, "weighting", "column"),
     (balancer, "d1_max", 0.0),
     (balancer, "d2_max", -1.0),
@@ -393,6 +395,8 @@ def test_every_parameter_is_tried(make):
         ({7: 10}, ["7", "not present"]),
         ({0: 1}, ["8 samples", "1 samples"]),
         (0.1, ["ratio"]),
+        ({1: "8"}, ["sampling_strategy[1]='8'", "whole number"]),
+        ({1: 8.5}, ["sampling_strategy[1]=8.5", "whole number"]),
     ],
 )
 def test_a_sampling_strategy_that_the_labels_do_not_allow_is_refused(sampling_strategy, messages):

@@ -100,6 +100,27 @@ def test_a_column_of_numbers_with_a_stray_text_is_warned_about():
         DiffusionBalancer(**QUICK).fit_resample(frame, y)
 
 
+def test_numbers_that_pandas_calls_categories_are_categories_to_both_estimators():
+    codes = np.random.RandomState(0).choice(np.arange(10_000, 99_999, 1234), 200)
+    X, y = pd.DataFrame({"zip": pd.Categorical(codes), "age": codes % 50}), np.arange(200) % 5 == 0
+    balancer = DiffusionBalancer(**QUICK)
+    X_resampled, _ = balancer.fit_resample(X, y)
+    assert X_resampled["zip"].dtype == X["zip"].dtype
+    assert not balancer.generate(300, True)["zip"].isna().any()
+    as_text = X.assign(zip=X["zip"].astype(str).astype("category"))
+    DiffusionBalancer(**QUICK).fit_resample(as_text, y)
+    fitted = classifier(n_steps=2).fit(X, y)
+    with pytest.warns(UserWarning, match="'zip' of X holds 7, not among"):
+        fitted.predict(pd.DataFrame({"zip": pd.Categorical([7, 10_000]), "age": [1, 2]}))
+
+
+def test_a_number_of_rows_that_every_class_has_is_warned_about():
+    X, y = mixed()
+    with pytest.warns(UserWarning, match="sampling_strategy=2 asks for 2 rows of each class"):
+        X_resampled, _ = DiffusionBalancer(**QUICK | {"sampling_strategy": 2}).fit_resample(X, y)
+    assert len(X_resampled) == 60
+
+
 @pytest.mark.parametrize("container", [np.array, pd.DataFrame, np.ndarray.tolist])
 @pytest.mark.parametrize(("white", "dtype"), [(16, float), (255, np.uint8)])
 def test_a_table_that_looks_like_flat_images_is_warned_about(container, white, dtype):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,12 +34,15 @@ class Cells:
         Numbers or booleans in their dtype, NaN where missing; or objects, None where missing.
     missing : object
         What stood for a missing value in a column of objects.
+    is_declared : bool
+        Whether it has pandas' dtype category, so that numbers in it are names.
     """
 
     title: str
     kind: str
     values: np.ndarray
     missing: Any = None
+    is_declared: bool = False
 
     def as_numbers(self) -> np.ndarray:
         """Return float64 of shape (n_rows,), NaN where missing.
@@ -56,8 +59,8 @@ class Cells:
             first = next((v for v in present if not isinstance(v, Real)), present[0])
             raise TypeError(
                 f"{self.title} holds {type(first).__name__} such as {first!r}, where numbers are "
-                "expected; replace such values or, before fit, make the column text throughout and "
-                "one of the categorical_features, or use categorical_features='auto'."
+                "expected; replace such values or, before fit, make the column text throughout "
+                "and, if categorical_features lists columns, one of these."
             )
         numbers = self.values.astype(np.float64)
         if np.isinf(numbers).any():
@@ -106,6 +109,11 @@ def open_columns(X: Any) -> list[Cells]:
     return [open_one(column, f"column {i} of X") for i, column in enumerate(values.T)]
 
 
+def is_category_dtype(dtype: Any) -> bool:
+    """Tell pandas' dtype category without importing pandas."""
+    return type(dtype).__name__ == "CategoricalDtype"
+
+
 def has_columns(X: Any) -> bool:
     """Tell a data frame, or an array or list of objects or text, from rows of numbers."""
     if hasattr(X, "columns"):
@@ -131,7 +139,8 @@ def _open_series(series: Any, title: str) -> Cells:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
         return Cells(title, "real" if kind == "f" else "whole", values)
     if kind in "OUSb" and (is_nullable or kind != "b"):
-        return _open_objects(series.to_numpy(dtype=object), title)
+        cells = _open_objects(series.to_numpy(dtype=object), title)
+        return replace(cells, is_declared=is_category_dtype(dtype))
     return _open_numbers(series.to_numpy(), title)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_diffult.codecs.cells import Cells, open_columns
+from sklearn_diffult.codecs.cells import Cells, is_category_dtype, open_columns
 from sklearn_diffult.codecs.columns import CategoryColumn, ColumnCodec, fit_column
 from sklearn_diffult.codecs.containers import (
     append_decoded,
@@ -142,13 +142,15 @@ class TableCodec:
         """Whether every column has a few values only, so that equal rows are no one's copies."""
         return all(field.codec.is_discrete for field in self.fields_)
 
-    def categories(self) -> list[tuple[str, list[Any]]]:
-        """Return what messages call each column of categories, and these."""
-        n = len(self.fields_)
-        names = list(self.template_.columns) if is_dataframe(self.template_) else range(n)
+    def categories(self) -> list[tuple[str, list[Any], bool]]:
+        """Return what messages call each column of categories, these, and if pandas calls it so."""
+        names, declared = range(len(self.fields_)), [False] * len(self.fields_)
+        if is_dataframe(self.template_):
+            names = list(self.template_.columns)
+            declared = [is_category_dtype(dtype) for dtype in self.template_.dtypes]
         return [
-            (f"column {name!r} of X", field.codec.categories)
-            for name, field in zip(names, self.fields_, strict=True)
+            (f"column {name!r} of X", field.codec.categories, is_declared)
+            for name, field, is_declared in zip(names, self.fields_, declared, strict=True)
             if isinstance(field.codec, CategoryColumn)
         ]
 
@@ -204,7 +206,7 @@ def _resolve_categories(
         If the choice names what is not there, or is none of the forms allowed.
     """
     if isinstance(choice, str) and choice == "auto":
-        return [column.kind in ("bool", "text") for column in columns]
+        return [column.is_declared or column.kind in ("bool", "text") for column in columns]
     if choice is None:
         return [False] * len(columns)
     if isinstance(choice, str):
