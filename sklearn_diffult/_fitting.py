@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sklearn_diffult._torch import autocast, progress, repeatable
+from sklearn_diffult._torch import autocast, progress, repeatable, threads_for
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -221,7 +221,8 @@ class Training:
         losses: list[float] = []
         pending: list[Tensor] = []
         bar = progress(n_steps, "train classifier", self.verbose)
-        with bar, repeatable(self.device):
+        threads = threads_for(self.module, rows.inputs.shape[1:], self.device)
+        with bar, repeatable(self.device), threads:
             for step in range(n_steps):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * schedule(step, n_steps)

@@ -18,7 +18,7 @@ from own_networks import Dropping
 from sklearn.datasets import make_classification
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
-from sklearn_diffult._torch import repeatable
+from sklearn_diffult._torch import repeatable, threads_for
 
 X, Y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
 
@@ -105,6 +105,52 @@ def test_threads_keep_each_other_repeatable_and_the_last_puts_the_flags_back():
             running.result()
     assert seen == [(True, False, False, False)]
     assert flags() == before
+
+
+def test_only_small_networks_of_tables_on_a_cpu_are_kept_to_one_thread():
+    cpu, small = torch.device("cpu"), torch.nn.Linear(8, 8)
+    large = torch.nn.Linear(2_000, 2_000, device="meta")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for module, shape, device, expected in (
+            (small, (8,), cpu, 1),
+            (large, (2_000,), cpu, 3),
+            (small, (1, 8, 8), cpu, 3),
+            (small, (8,), torch.device("cuda"), 3),
+        ):
+            with threads_for(module, shape, device):
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_whoever_leaves_the_one_thread_finds_what_was_before_the_first_came():
+    small, cpu = torch.nn.Linear(8, 8), torch.device("cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    inside, may_leave = threading.Event(), threading.Event()
+
+    def other():
+        with threads_for(small, (8,), cpu):
+            inside.set()
+            assert may_leave.wait(10)
+        return torch.get_num_threads()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with threads_for(small, (8,), cpu):
+                running = pool.submit(other)
+                assert inside.wait(10)
+            assert torch.get_num_threads() == 3
+            with threads_for(small, (8,), cpu):
+                may_leave.set()
+                assert running.result() == 3
+                assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_may_share_a_memory_and_a_checkpoint_directory(tmp_path):

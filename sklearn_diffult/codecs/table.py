@@ -144,7 +144,8 @@ class TableCodec:
 
     def categories(self) -> list[tuple[str, list[Any], bool]]:
         """Return what messages call each column of categories, these, and if pandas calls it so."""
-        names, declared = range(len(self.fields_)), [False] * len(self.fields_)
+        names: list[Any] = list(range(len(self.fields_)))
+        declared = [False] * len(names)
         if is_dataframe(self.template_):
             names = list(self.template_.columns)
             declared = [is_category_dtype(dtype) for dtype in self.template_.dtypes]

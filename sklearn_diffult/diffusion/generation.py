@@ -14,6 +14,7 @@ from sklearn_diffult._torch import (
     new_generator,
     progress,
     repeatable,
+    threads_for,
 )
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.guidance import guided
@@ -95,7 +96,13 @@ def generate(
     grid = grid.float()
     clean = torch.empty(len(labels), *sample_shape)
     bar = progress(len(labels), "generate", verbose)
-    with bar, explain_out_of_memory("batch_size"), repeatable(device), autocast(device, dtype):
+    with (
+        bar,
+        explain_out_of_memory("batch_size"),
+        repeatable(device),
+        threads_for(denoiser, sample_shape, device),
+        autocast(device, dtype),
+    ):
         for first in range(0, len(labels), plan.batch_size):
             rows = slice(first, first + plan.batch_size)
             n_rows = len(labels[rows])

@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_diffult._torch import autocast, explain_out_of_memory, progress, repeatable
+from sklearn_diffult._torch import (
+    autocast,
+    explain_out_of_memory,
+    progress,
+    repeatable,
+    threads_for,
+)
 from sklearn_diffult.diffusion.batches import Batch, Batches
 from sklearn_diffult.diffusion.checkpoint import Checkpoint, DeferredSignals
 from sklearn_diffult.diffusion.denoiser import Denoiser, mean_square
@@ -141,6 +147,7 @@ def train(
         bar,
         explain_out_of_memory("batch_size"),
         repeatable(device),
+        threads_for(denoiser, clean.shape[1:], device),
         signals,
         # In memory, what to go back to would take as much as all that is trained.
         _scratch_file() as kept,
