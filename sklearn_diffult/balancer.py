@@ -33,7 +33,7 @@ from sklearn_diffult.training_data import (
     concerns,
     rows_to_generate,
 )
-from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
+from sklearn_diffult.weights import TransformerFace, check_omega, compute_weights, hand_on
 
 
 class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
@@ -418,8 +418,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int], Stages]:
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
-        if isinstance(self.omega, bool):  # scikit-learn takes it for a number
-            raise TypeError(f'omega must be "auto" or a number in [0, 1], got {self.omega!r}.')
+        check_omega(resolve(self.omega, 0.0))
         generation_plan(self, is_image=True, device=resolve_device(self.device))
         filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)

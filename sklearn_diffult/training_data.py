@@ -148,7 +148,7 @@ def rows_to_generate(
 def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list[str]:
     """Say which classes have too few rows, which columns teach nothing, and what seems no table."""
     sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
-    small = [
+    found = [
         f"Class {label!r} has {'a single row' if n == 1 else '2 rows'}: its synthetic rows are at "
         f"best variations on {'it' if n == 1 else 'them'}, judged by distances pooled over the "
         "other classes."
@@ -156,14 +156,14 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
         if n <= 2 and label in wanted
     ]
     if not wanted and isinstance(target, Integral):
-        small.append(
+        found.append(
             f"sampling_strategy={target!r} asks for {target} rows of each class, which all of them "
             'have: nothing is generated. "auto" fills up to the largest class.'
         )
     if not isinstance(data.codec, TableCodec):
-        return small
+        return found
     columns = (_concern(*column, len(data.labels)) for column in data.codec.categories())
-    return [message for message in [*small, _flat_images(data.X), *columns] if message]
+    return [message for message in [*found, _flat_images(data.X), *columns] if message]
 
 
 def _flat_images(X: Any) -> str:

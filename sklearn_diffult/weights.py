@@ -36,6 +36,7 @@ __all__ = [
     "Weights",
     "all_equal",
     "attach_weights",
+    "check_omega",
     "compute_weights",
     "detach_weights",
     "hand_on",
@@ -123,10 +124,7 @@ def compute_weights(
     array([0.66666667, 0.66666667, 0.66666667, 1.        , 0.5       ,
            0.5       ])
     """
-    if isinstance(omega, bool) or not isinstance(omega, Real):
-        raise TypeError(f"omega must be a number in [0, 1], got {omega!r}.")
-    if not 0 <= omega <= 1:
-        raise ValueError(f"omega must lie in [0, 1], got {omega!r}.")
+    check_omega(omega)
     labels, mask = np.asarray(y), np.asarray(synthetic_mask)
     if mask.dtype != bool or mask.shape != labels.shape:
         raise ValueError(
@@ -136,6 +134,14 @@ def compute_weights(
     scheme = _resolve_weighting(weighting)
     name = weighting if isinstance(weighting, str) else getattr(scheme, "__name__", repr(scheme))
     return check_weights(scheme(labels, mask, float(omega)), len(labels), f"weighting={name!r}")
+
+
+def check_omega(omega: float) -> None:
+    """Refuse what is no number, True with it, by a TypeError; outside [0, 1] by a ValueError."""
+    if isinstance(omega, bool) or not isinstance(omega, Real):
+        raise TypeError(f"omega must be a number in [0, 1], got {omega!r}.")
+    if not 0 <= omega <= 1:
+        raise ValueError(f"omega must lie in [0, 1], got {omega!r}.")
 
 
 def _resolve_weighting(weighting: str | Weighting) -> Weighting:
