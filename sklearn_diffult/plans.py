@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -146,7 +147,9 @@ def build_network(
     seed: int,
     device: torch.device,
 ) -> torch.nn.Module:
-    """Build the denoiser's network for the rows at hand.
+    """Build the denoiser's network for the rows at hand; what a callable returns is copied.
+
+    It might return one module each time, and every fit would go on from the one before.
 
     Raises
     ------
@@ -165,7 +168,7 @@ def build_network(
                 f"network={choice!r} must be a name or a function (sample_shape, n_classes) -> "
                 "torch.nn.Module; wrap a module as network=lambda shape, n_classes: module."
             )
-        return network
+        return copy.deepcopy(network)
     factory = named_network(choice, shape, data.codec.is_image)
     return build(lambda: factory(shape, n_classes), new_generator(seed))
 
@@ -207,7 +210,7 @@ def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
         weight_decay=default.weight_decay,
         regularizer=lookup(REGULARIZERS | {None: None}, parameters.regularizer),
         regularizer_strength=parameters.regularizer_strength,
-        horizontal_flip=parameters.horizontal_flip,
+        horizontal_flip=parameters.horizontal_flip and is_image,
         augmentation=parameters.augmentation if is_image else 0.0,
     )
 

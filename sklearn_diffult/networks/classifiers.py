@@ -26,7 +26,7 @@ def build_classifier(
     n_classes: int,
     generator: torch.Generator,
 ) -> nn.Module:
-    """Build a network by name, copy a module, or call a callable; on the CPU.
+    """Build a network by name, or copy a module or what a callable returns; on the CPU.
 
     Raises
     ------
@@ -42,17 +42,16 @@ def build_classifier(
         factory = CLASSIFIER_NETWORKS[name]
         return build(lambda: factory(sample_shape, n_classes), generator)
     with private_global_rng(generator.initial_seed(), torch.device("cpu")):
-        if isinstance(module, nn.Module):
-            network = copy.deepcopy(module).cpu()
-        else:
-            network = module(sample_shape, n_classes)
+        is_module = isinstance(module, nn.Module)
+        network = module if is_module else module(sample_shape, n_classes)
         if not isinstance(network, nn.Module):
             raise TypeError(
                 f"module must make a torch.nn.Module, but it returned {type(network).__name__}."
             )
+        network = copy.deepcopy(network).cpu()
         # Also brings lazy layers to their shape before the optimiser asks for their parameters.
         with torch.no_grad():
-            logits = network.cpu().eval()(torch.zeros(2, *sample_shape))
+            logits = network.eval()(torch.zeros(2, *sample_shape, dtype=torch.float32))
     if tuple(logits.shape) != (2, n_classes):
         raise ValueError(
             f"module must map rows of shape {(2, *sample_shape)} to logits of shape "
