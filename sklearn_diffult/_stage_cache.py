@@ -44,9 +44,9 @@ def key_of(*parts: Any) -> str:
     """Return 32 hexadecimal digits that tell `parts` from other values.
 
     Parts may be None, booleans, numbers, text, bytes, arrays, tensors, functions and classes, and
-    sequences, mappings and dataclasses of these. Equal values have equal keys whatever holds them:
-    a list or a tuple, an int or numpy's int. The sources of this library and the version of torch
-    are in every key.
+    sequences, mappings and this library's dataclasses of these. Equal values have equal keys
+    whatever holds them: a list or a tuple, an int or numpy's int. The sources of this library and
+    the version of torch are in every key.
     """
     digest = hashlib.blake2b(digest_size=16)
     for piece in _pieces((torch.__version__, _own_sources(), parts)):
@@ -87,13 +87,18 @@ def _pieces(value: Any) -> Iterator[bytes | memoryview]:
         yield f"sequence {len(value)};".encode()
         for item in value:
             yield from _pieces(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif _is_ours(type(value)) and dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value)]
         yield from _pieces({name: getattr(value, name) for name in fields})
-    elif getattr(value, "__module__", "").partition(".")[0] == PACKAGE.name:
+    elif _is_ours(value):
         yield f"ours {value.__module__}.{value.__qualname__};".encode()
     else:
         yield from _pieces(_pickled(value))
+
+
+def _is_ours(value: Any) -> bool:
+    """Tell this library's classes and functions, whose code `_own_sources` covers."""
+    return getattr(value, "__module__", "").partition(".")[0] == PACKAGE.name
 
 
 def _pickled(value: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import importlib
 import shutil
@@ -517,6 +518,28 @@ def test_a_class_written_in_a_notebook_has_the_same_key_in_every_process_until_i
     changed = NETWORK.format(factor=3) + PRINT_KEY
     key, same, other = keys_in_processes(code, "# another line\n" + code, changed)
     assert key == same != other
+
+
+@dataclasses.dataclass
+class Zeros:
+    factor: float = 1.0
+
+    def __call__(self, denoise, x, grid, generator):
+        return torch.zeros_like(x)
+
+
+@dataclasses.dataclass
+class Ones:
+    factor: float = 1.0
+
+    def __call__(self, denoise, x, grid, generator):
+        return torch.ones_like(x)
+
+
+def test_your_own_dataclasses_are_told_apart_by_what_they_do_and_hold():
+    keys = {key_of(Zeros()), key_of(Ones()), key_of(Ones(2.0)), key_of({"factor": 1.0})}
+    assert len(keys) == 4
+    assert key_of(Ones(2.0)) == key_of(Ones(2.0))
 
 
 def test_the_key_of_a_modules_class_changes_with_its_source(tmp_path, monkeypatch):
