@@ -21,7 +21,7 @@ from sklearn_diffult.codecs import ImageCodec, TableCodec
 from sklearn_diffult.codecs.containers import BLOCK
 from sklearn_diffult.diffusion.checkpoint import checkpoint_path, hold_checkpoint
 from sklearn_diffult.diffusion.denoiser import Denoiser
-from sklearn_diffult.diffusion.generation import draw_seed, generate
+from sklearn_diffult.diffusion.generation import generate, row_seed
 from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
 from sklearn_diffult.diffusion.starts import eligible_rows
 from sklearn_diffult.diffusion.trainer import TrainingResult, train
@@ -286,7 +286,7 @@ def generate_rows(
         real = data.encoded, data.indices
     if device.type != "cpu":
         denoiser = copy.deepcopy(denoiser).to(device)
-    with own_randomness(parameters, draw_seed(seed, labels[0], positions[0]), device):
+    with own_randomness(parameters, row_seed(seed, labels[0], positions[0]), device):
         return generate(
             denoiser,
             labels,

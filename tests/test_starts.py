@@ -120,3 +120,16 @@ def test_a_bad_start_is_found_before_training(monkeypatch):
     monkeypatch.setattr("sklearn_diffult.stages.train", None)
     with pytest.raises(ValueError, match="start returned"):
         rows_from(start=lambda labels, label: np.array([10_000]))
+
+
+def test_a_level_next_to_the_start_is_not_visited():
+    visited = []
+
+    def solver(denoise, x, grid, generator):
+        visited.append(grid)
+        return x
+
+    rows_from(start="class", start_noise=0.7, n_solver_steps=14, solver=solver)
+    # Among 14 levels there is one of 0.698.
+    assert visited[0][0] == pytest.approx(0.7)
+    assert all(grid[1] < 0.9 * grid[0] for grid in visited)

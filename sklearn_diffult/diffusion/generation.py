@@ -67,8 +67,9 @@ def generate(
 
     Starts from Gaussian noise at the highest level of the grid, or from real rows with noise of
     level `plan.start_noise` and goes on at the lower levels of the grid (SDEdit, Meng et al. 2022,
-    Algorithm 1, with a solver of choice). The grid is computed in float64 and handed to the solver
-    in float32.
+    Algorithm 1, with a solver of choice), but for a level that lies within a tenth below: from so
+    short a first step, a multistep solver would extrapolate by a multiple of rounding errors. The
+    grid is computed in float64 and handed to the solver in float32.
 
     The rows of a label are numbered, and a row's noise comes from seed, label and number alone.
     Batches are filled up to one size, as matrix products of other sizes may round differently. So
@@ -92,9 +93,9 @@ def generate(
     grid = sigma_grid(plan.n_steps, denoiser.sigma_data)
     if plan.start is not None:
         highest = plan.start_noise * denoiser.sigma_data
-        grid = torch.cat([grid.new_tensor([highest]), grid[grid < highest]])
+        grid = torch.cat([grid.new_tensor([highest]), grid[grid < 0.9 * highest]])
     grid = grid.float()
-    clean = torch.empty(len(labels), *sample_shape)
+    clean = torch.empty(len(labels), *sample_shape, dtype=torch.float32)
     bar = progress(len(labels), "generate", verbose)
     with (
         bar,
@@ -114,7 +115,7 @@ def generate(
                 noisy = noisy + real[0][picked]
             batch = torch.from_numpy(labels[rows][filled]).to(device)
             denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval)
-            drawing = new_generator(draw_seed(seed, labels[first], positions[first]), device)
+            drawing = new_generator(row_seed(seed, labels[first], positions[first]), device)
             found = plan.solver(denoise, noisy[filled].to(device), grid.to(device), drawing)
             clean[rows] = found[:n_rows].float().cpu()
             bar.update(n_rows)
@@ -144,7 +145,7 @@ def starting_noise(
     return torch.from_numpy(noise)
 
 
-def draw_seed(seed: int, label: int, position: int) -> int:
+def row_seed(seed: int, label: int, position: int) -> int:
     """Return a seed of its own for what begins with this row."""
     entropy = np.random.SeedSequence([seed, int(label), int(position)])
     return int(entropy.generate_state(1, np.uint64)[0] >> 1)
