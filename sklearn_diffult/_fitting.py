@@ -82,21 +82,13 @@ def constant(step: int, n_steps: int) -> float:
 
 
 def hold_out(rows: Rows, fraction: float, random_state: np.random.RandomState) -> tuple[Rows, Rows]:
-    """Take `fraction` of each class away, at least one row; a class of one row is left alone.
-
-    Raises
-    ------
-    ValueError
-        If no class has two rows.
-    """
+    """Take `fraction` of each class away, at least one row; a class of one row is left alone."""
     targets = rows.targets.numpy()
     taken = np.zeros(len(targets), dtype=bool)
     for target in np.unique(targets):
         members = random_state.permutation(np.flatnonzero(targets == target))
         count = min(len(members) - 1, max(1, round(fraction * len(members))))
         taken[members[:count]] = True
-    if not taken.any():
-        raise ValueError("early_stopping=True needs a class with at least 2 rows to hold out.")
     mask = torch.from_numpy(taken)
     return rows.take(~mask), rows.take(mask)
 
@@ -222,7 +214,7 @@ class Training:
         pending: list[Tensor] = []
         bar = progress(n_steps, "train classifier", self.verbose)
         threads = threads_for(self.module, rows.inputs.shape[1:], self.device)
-        with bar, repeatable(self.device), threads:
+        with bar, repeatable(self.device), threads, torch.enable_grad():
             for step in range(n_steps):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * schedule(step, n_steps)

@@ -88,3 +88,13 @@ def class_factors(
     if not factors.any():
         raise ValueError(f"class_weight={class_weight!r} leaves no row any weight.")
     return factors
+
+
+def logit_shift(tau: float, class_mass: np.ndarray) -> np.ndarray:
+    """Tau log(prior) by weight of each class, Menon et al. 2021, Eq. (10), float32 (n_classes,).
+
+    It is 0 for a class not seen yet: the logarithm of its prior would keep it from being pushed
+    down in training, and prediction goes without the shift.
+    """
+    is_seen, prior = class_mass > 0, class_mass / class_mass.sum()
+    return (tau * np.log(prior, where=is_seen, out=np.zeros(len(prior)))).astype(np.float32)

@@ -90,7 +90,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         for images, 0.003 for tables.
     class_temper : float in [0, 1] or "auto", default="auto"
         Classes are drawn in proportion to n_rows ** class_temper: 1 keeps their shares, 0 draws all
-        alike. ``"auto"`` is 0.5 for images, 1 for tables.
+        alike. ``"auto"`` is 0.5 for images, 1 for tables. In tables no class gets less than 2 % of
+        the draws, or half of an equal share.
     sigma_distribution : {"lognormal"} or callable, default="lognormal"
         Noise levels in training; a callable gets sigma_data and returns what has the methods of
         `sklearn_diffult.diffusion.sigma.LogNormalSigma`.
@@ -100,7 +101,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     regularizer_strength : float, default=1.0
         Its factor, tau.
     horizontal_flip : bool, default=False
-        Mirror half of the training images; synthetic ones then come either way.
+        Mirror half of the training images; synthetic ones then come either way. Nothing in tables.
     augmentation : float in [0, 1], default=0.15
         Probability of each small change (magnify, stretch, turn, shift) to a training image, of
         which the network is told (`sklearn_diffult.augmentations.Change`).
@@ -385,6 +386,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
             `n` rows.
         """
         check_is_fitted(self, "denoiser_")
+        self._validate_params()
         if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
             raise ValueError(f"n must be an integer >= 1, got {n!r}.")
         matches = np.flatnonzero(self.classes_ == label)
@@ -422,7 +424,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         generation_plan(self, is_image=True, device=resolve_device(self.device))
         filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)
-        wanted = rows_to_generate(self.sampling_strategy, data)
+        wanted = rows_to_generate(self.sampling_strategy, data.labels)
         stages = Stages(self, data)
         for message in concerns(data, wanted, self.sampling_strategy):
             warnings.warn(message, UserWarning, stacklevel=4)

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from sklearn_diffult._columns import compare_columns, record_columns
 from sklearn_diffult._fitting import (
     EarlyStopping,
     Portable,
@@ -30,7 +31,7 @@ from sklearn_diffult._fitting import (
     private_global_rng,
     warm_up_then_cosine,
 )
-from sklearn_diffult._labels import check_classes, check_labels, class_factors
+from sklearn_diffult._labels import check_classes, check_labels, class_factors, logit_shift
 from sklearn_diffult._seeds import new_random_state
 from sklearn_diffult._torch import (
     explain_out_of_memory,
@@ -214,7 +215,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         X : array-like, DataFrame or list of Pillow images
             Images (n, height, width), (n, height, width, channels) or (n, channels, height,
             width), flat rows with `image_shape`, or a table (n_rows, n_columns) of any columns but
-            dates; values may be missing, and categories must all be known in `fit`.
+            dates; values may be missing.
         y : array-like of shape (n_rows,)
             Labels of at least two classes.
         sample_weight : array-like of shape (n_rows,) or None, default=None
@@ -236,12 +237,14 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         X, y, weights = self._check_training_rows(X, y, sample_weight, reset=True)
-        classes = np.unique(y)
+        classes, counts = np.unique(y, return_counts=True)
         if len(classes) < 2:
             raise ValueError(
                 f"y holds {len(classes)} class ({classes.tolist()}) in rows of positive weight; "
                 "a classifier needs at least 2 classes."
             )
+        if self.early_stopping and counts.max() < 2:
+            raise ValueError("early_stopping=True needs a class of 2 rows or more to hold out.")
         weights = weights * class_factors(self.class_weight, y, weights, classes)
         self._start(X, weights, classes)
         rows, early_stopping = self._encode(X, y, weights), None
@@ -332,8 +335,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, reset: bool
     ) -> tuple[Any, np.ndarray, np.ndarray]:
         X, y, sample_weight = receive(X, y, sample_weight)
-        X = self._check_rows(X, reset)
         y = check_labels(y)
+        X = self._check_rows(X, reset)
         check_consistent_length(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         keep = weights > 0
@@ -345,14 +348,14 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         if has_columns(X):
             # scikit-learn's check would make one dtype of them all; the codec checks each.
             check_rows(np.shape(X), "X")
-            return validate_data(self, X, reset=reset, skip_check_array=True)
+            return X if reset else compare_columns(self, X)
         if not looks_like_images(X):
-            return validate_data(self, X, reset=reset, ensure_all_finite="allow-nan")
+            checks = {"ensure_all_finite": "allow-nan", "accept_sparse": "csr"}
+            if reset:
+                return check_array(X, estimator=self, input_name="X", **checks)
+            return validate_data(self, X, reset=False, **checks)
         if len(X) == 0:
             raise ValueError(f"X is empty: its shape is {X.shape}; give at least one image.")
-        for name in ("n_features_in_", "feature_names_in_") if reset else ():
-            # Left from an earlier fit to a table.
-            self.__dict__.pop(name, None)
         return X
 
     def _start(self, X: Any, weights: np.ndarray, classes: np.ndarray) -> None:
@@ -372,6 +375,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             self.__dict__.pop(name, None)
         if codec.is_image:
             self.image_shape_ = codec.sample_shape
+        record_columns(self, X, not looks_like_images(X))
 
     def _encode(self, X: Any, y: np.ndarray, weights: np.ndarray) -> Rows:
         targets = torch.from_numpy(np.searchsorted(self.classes_, y))
@@ -393,7 +397,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             device=device,
             dtype=dtype,
             generator=new_generator(draw_seed(self._seeds)),
-            logit_shift=self._logit_shift(),
+            logit_shift=torch.from_numpy(logit_shift(self.logit_adjustment, self._class_mass)),
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
@@ -406,7 +410,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
                 losses, self._optimizer_state = training.run(
                     rows, n_steps, schedule, self._optimizer_state, early_stopping
                 )
-        except Exception:
+        except BaseException:
             # Half-trained or full of NaN, it would predict without a word.
             del self.module_
             raise
@@ -414,11 +418,6 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             self.validation_scores_ = early_stopping.scores
         self.loss_curve_ += losses
         self.n_steps_ = len(self.loss_curve_)
-
-    def _logit_shift(self) -> Tensor:
-        """Tau log(prior), Menon et al. 2021, Eq. (10); a class not seen yet has a tiny prior."""
-        prior = np.maximum(self._class_mass / self._class_mass.sum(), 1e-12)
-        return torch.tensor(self.logit_adjustment * np.log(prior), dtype=torch.float32)
 
     def _module_rng(self, device: torch.device) -> AbstractContextManager[None]:
         """Dropout and its like draw from torch's global state; our own networks have none."""
@@ -446,4 +445,5 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
         return tags

@@ -66,7 +66,8 @@ def gather_evidence(
         held_out = np.full(len(rows), np.nan)
         for half in (0, 1):
             unseen = halves == half
-            held_out[unseen] = _surprise(judges()[1 - half], rows[unseen], indices[unseen])
+            if unseen.any():
+                held_out[unseen] = _surprise(judges()[1 - half], rows[unseen], indices[unseen])
         return held_out
 
     def surprise(flat: np.ndarray, label: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
+from sklearn_diffult.training_data import rows_to_generate
 from sklearn_diffult.weights import all_equal, attach_weights, detach_weights, receive
 
 # Their `fit(X, y, **params)` hands the parameters to the one estimator inside as they are ...
@@ -101,6 +102,11 @@ class Pipeline(imblearn.pipeline.Pipeline):
         )
         if problem and expects_weights:
             raise ValueError(problem)
+        if y.ndim > 1 and expects_weights:
+            raise ValueError(
+                f"y has shape {y.shape}, and weights travel with one label per row; give "
+                "y.argmax(axis=1) in the place of one-hot columns."
+            )
 
         if received is not None:
             y = attach_weights(y, received)
@@ -260,15 +266,20 @@ def _will_weigh(balancer: Any, y: Any) -> bool:
     """Whether to expect weights that differ, from what is known before fitting."""
     if getattr(balancer, "weighting", None) == "row" and getattr(balancer, "omega", None) == 1:
         return False
-    counts = Counter(np.asarray(y).ravel().tolist())
-    return len(set(counts.values())) > 1
+    labels = np.asarray(y)
+    if labels.ndim > 1:
+        return True
+    if len(set(Counter(labels.tolist()).values())) > 1:
+        return True
+    return bool(rows_to_generate(getattr(balancer, "sampling_strategy", "auto"), labels))
 
 
 def _array_or_series(y: Any) -> Any:
-    """Labels in a container that can carry weights."""
-    if getattr(y, "ndim", None) == 2 and hasattr(y, "iloc") and y.shape[1] == 1:
-        return y.iloc[:, 0]
-    return y if isinstance(y, np.ndarray) or hasattr(y, "iloc") else np.asarray(y)
+    """Labels in a container that can carry weights; a single column becomes one-dimensional."""
+    y = y if hasattr(y, "iloc") else np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        return y.iloc[:, 0] if hasattr(y, "iloc") else y[:, 0]
+    return y
 
 
 def _message(reason: str) -> str:

@@ -7,12 +7,13 @@ from typing import Any, Self
 
 import torch
 
+from sklearn_diffult._columns import record_columns
 from sklearn_diffult.codecs.image import looks_like_images
 from sklearn_diffult.diffusion.trainer import TrainingResult
 from sklearn_diffult.filters import Evidence
 from sklearn_diffult.privacy import report_privacy
 from sklearn_diffult.selection import Selection, shortfall_message
-from sklearn_diffult.training_data import TrainingData, record_columns
+from sklearn_diffult.training_data import TrainingData
 
 OF_RESAMPLING = (
     "sample_weight_",
@@ -47,10 +48,8 @@ class Results:
     def _take(self, data: TrainingData, wanted: dict[Any, int], result: TrainingResult) -> None:
         """Set what `fit` sets, all at once, and leave nothing of an earlier fit."""
         self.forget_resampling()
-        for name in ("image_shape_", "n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        if not looks_like_images(data.X):
-            record_columns(self, data.X)
+        record_columns(self, data.X, not looks_like_images(data.X))
+        self.__dict__.pop("image_shape_", None)
         if data.codec.is_image:
             self.image_shape_ = data.codec.sample_shape
         self.codec_, self.classes_, self.sampling_strategy_ = data.codec, data.classes, wanted

@@ -13,7 +13,6 @@ import torch
 from imblearn.utils import check_sampling_strategy, check_target_type
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from sklearn_diffult._labels import check_objects
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
@@ -102,6 +101,9 @@ def check_training_data(
             "y must hold one class label per row, all integers, all strings or all booleans, or "
             f"be one-hot{hint}. {error}"
         ) from error
+    if is_one_hot and np.any(np.sum(y, axis=1) != 1):
+        row = int(np.argmax(np.sum(y, axis=1) != 1))
+        raise ValueError(f"y is one-hot, but row {row} is {np.asarray(y)[row].tolist()}; mark one.")
     classes, indices = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
@@ -110,28 +112,16 @@ def check_training_data(
     return TrainingData(X, y, labels, codec, encoded, classes, indices, is_one_hot)
 
 
-def record_columns(estimator: Any, X: Any) -> None:
-    """Set `n_features_in_` and `feature_names_in_` of a table as scikit-learn does.
-
-    scikit-learn refuses names that occur twice or are partly text; here they only go unrecorded.
-    """
-    names = list(getattr(X, "columns", ()))
-    n_text = sum(isinstance(name, str) for name in names)
-    if len(set(names)) < len(names) or 0 < n_text < len(names):
-        estimator.n_features_in_ = len(names)
-    else:
-        validate_data(estimator, X, skip_check_array=True)
-
-
 def rows_to_generate(
-    target: int | float | str | Mapping[Any, int] | Callable[..., Any], data: TrainingData
+    target: int | float | str | Mapping[Any, int] | Callable[..., Any], labels: np.ndarray
 ) -> dict[Any, int]:
     """Return how many rows each class lacks, by label; an int target is the paper's N_t.
 
     1 is the ratio that it is to imbalanced-learn: no class can lack rows of one.
     """
     if isinstance(target, Integral) and target != 1:
-        per_class = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
+        classes, counts = np.unique(labels, return_counts=True)
+        per_class = zip(classes.tolist(), counts.tolist(), strict=True)
         return {label: int(target) - n for label, n in per_class if n < int(target)}
     if isinstance(target, Integral):
         target = float(target)
@@ -141,7 +131,7 @@ def rows_to_generate(
                 raise TypeError(
                     f"sampling_strategy[{label!r}]={n!r} must be a whole number of rows."
                 )
-    strategy = check_sampling_strategy(target, data.labels, "over-sampling")
+    strategy = check_sampling_strategy(target, labels, "over-sampling")
     return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -60,12 +61,14 @@ def images(n=12, shape=(8, 8), dtype=np.uint8):
     return X, np.arange(n) % 3
 
 
-EXPECTED_FAILURES = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "rows are drawn into mini-batches at random, so that weighting and repeating rows agree "
-        "in expectation, as for scikit-learn's SGDClassifier and MLPClassifier"
-    ),
-}
+EXPECTED_FAILURES = dict.fromkeys(
+    [
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_sample_weight_equivalence_on_sparse_data",
+    ],
+    "rows are drawn into mini-batches at random, so that weighting and repeating rows agree "
+    "in expectation, as for scikit-learn's SGDClassifier and MLPClassifier",
+)
 
 
 @parametrize_with_checks(
@@ -114,6 +117,10 @@ def test_both_weight_modes_have_the_same_expected_gradient(overlapping):
                 nn.init.zeros_(self.weight)
                 nn.init.zeros_(self.bias)
                 self.weight.register_hook(lambda g, record=record: record.append(g.clone()))
+
+            def __deepcopy__(self, memo):
+                # A copy of a parameter has no hooks.
+                return self
 
         recorder = Recorder(gradients[mode])
         quick(
@@ -620,3 +627,89 @@ def test_silence_unless_asked_and_progress_when_asked(overlapping, capsys):
     printed = capsys.readouterr().err
     assert "loss=" in printed
     assert "rows/s=" in printed
+
+
+def test_a_module_that_a_function_keeps_is_copied_for_each_fit(overlapping):
+    X, y, _ = overlapping
+    kept = nn.Linear(2, 2)
+    first = quick(module=lambda shape, n_classes: kept).fit(X, y)
+    before = first.predict_proba(X)
+    quick(module=lambda shape, n_classes: kept).fit(X, 1 - y)
+    np.testing.assert_array_equal(first.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("gap", [None, pd.NA, np.nan])
+def test_a_column_of_numbers_may_be_missing_altogether_in_new_rows(gap, overlapping):
+    X, y, _ = overlapping
+    model = quick().fit(pd.DataFrame(X, columns=["a", "b"]), y)
+    new = pd.DataFrame({"a": pd.Series([gap], dtype=object), "b": [1.0]})
+    expected = model.predict_proba(pd.DataFrame({"a": [np.nan], "b": [1.0]}))
+    np.testing.assert_array_equal(model.predict_proba(new), expected)
+
+
+def test_an_interrupted_fit_leaves_nothing_that_predicts(overlapping):
+    X, y, _ = overlapping
+    model = quick().fit(X, y)
+
+    def interrupt(images, generator):
+        raise KeyboardInterrupt
+
+    X_images, y_images = images()
+    model.set_params(augment=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X_images, y_images)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "parameters"),
+    [
+        (np.zeros((4, 3)), [0, None, 1, 1], {}),
+        (np.zeros((4, 3)), [0, 0, 0, 0], {}),
+        (np.zeros((2, 3)), [0, 1], {"early_stopping": True}),
+        (pd.DataFrame({"day": pd.to_datetime(["2020-01-01"] * 4)}), [0, 0, 1, 1], {}),
+    ],
+)
+def test_a_fit_that_is_refused_leaves_the_one_before(X, y, parameters, overlapping):
+    known, labels, _ = overlapping
+    model = quick().fit(known, labels)
+    expected = model.predict_proba(known)
+    with pytest.raises((ValueError, TypeError)):
+        model.set_params(**parameters).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(known), expected)
+    assert model.n_features_in_ == 2
+
+
+def test_classes_that_partial_fit_has_not_seen_yet_are_not_predicted():
+    random = np.random.RandomState(0)
+    X, y = random.normal(size=(200, 2)), random.randint(2, size=200)
+    model = quick(logit_adjustment=1.0)
+    for _ in range(6):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    plain = quick()
+    for _ in range(6):
+        plain.partial_fit(X, y, classes=[0, 1, 2])
+    unseen, without_adjustment = (each.predict_proba(X)[:, 2].mean() for each in (model, plain))
+    assert unseen < 2 * without_adjustment < 0.3
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", 1]])
+def test_columns_whose_names_scikit_learn_refuses_are_taken_as_the_balancer_takes_them(
+    names, overlapping
+):
+    X, y, _ = overlapping
+    model = quick().fit(pd.DataFrame(X, columns=names), y)
+    expected = quick().fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(pd.DataFrame(X, columns=names)), expected)
+    with pytest.raises(ValueError, match="1 features"):
+        model.predict(pd.DataFrame(X[:, :1]))
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.coo_array])
+def test_sparse_tables_are_taken_like_dense_ones(kind, overlapping):
+    X, y, weights = overlapping
+    weights = weights * (weights > 0.1)
+    model = quick().fit(kind(X), y, weights)
+    expected = quick().fit(X, y, weights).predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(kind(X)), expected)

@@ -264,12 +264,13 @@ def test_a_final_step_that_would_not_use_the_weights_raises_before_training(fina
     assert not hasattr(pipeline["balance"], "sample_weight_")
 
 
-def test_it_raises_after_training_where_that_could_not_be_known_before():
+def test_it_raises_before_training_where_equal_classes_shall_be_filled_up():
     # Equally frequent classes need no synthetic rows, unless the user asks for some.
-    pipeline = make_pipeline(balancer(sampling_strategy={"few": 12}), KNeighborsClassifier())
-    with pytest.raises(ValueError, match="cannot reach"):
-        pipeline.fit(X[:18], Y[:18])
-    assert hasattr(pipeline[0], "sample_weight_")
+    for strategy in ({"few": 12}, 12):
+        pipeline = make_pipeline(balancer(sampling_strategy=strategy), KNeighborsClassifier())
+        with pytest.raises(ValueError, match="cannot reach"):
+            pipeline.fit(X[:18], Y[:18])
+        assert not hasattr(pipeline[0], "sample_weight_")
 
 
 @pytest.mark.parametrize("final", [KNeighborsClassifier(), RandomUnderSampler(random_state=0)])
@@ -335,3 +336,16 @@ def test_a_search_that_reaches_no_classifier_with_weights_says_so():
     )
     with pytest.raises(ValueError, match="KNeighborsClassifier"):
         search.fit(X, Y)
+
+
+@pytest.mark.parametrize("column", [Y[:, None], Y[:, None].tolist(), pd.DataFrame(Y)])
+def test_labels_in_a_single_column_are_labels(column):
+    pipeline = pipe(OURS, torch_classifier()).fit(X, column)
+    expected = pipe(OURS, torch_classifier()).fit(X, Y)
+    np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(X))
+
+
+def test_one_hot_labels_are_refused_before_training(monkeypatch):
+    monkeypatch.setattr("sklearn_diffult.stages.train", None)
+    with pytest.raises(ValueError, match="argmax"):
+        pipe(OURS, torch_classifier()).fit(X, np.eye(2, dtype=int)[(Y == "few").astype(int)])

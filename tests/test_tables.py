@@ -11,7 +11,10 @@ from imblearn.utils.estimator_checks import check_samplers_nan, check_samplers_s
 from sklearn.model_selection import cross_val_score
 
 from sklearn_diffult import DiffusionBalancer, Pipeline, WeightedTorchClassifier
-from sklearn_diffult.training_data import check_training_data, record_columns
+from sklearn_diffult._columns import record_columns
+from sklearn_diffult.codecs import TableCodec
+from sklearn_diffult.codecs.columns import NumberColumn
+from sklearn_diffult.training_data import check_training_data
 
 QUICK = {
     "n_steps": 3,
@@ -179,7 +182,7 @@ def test_checked_training_data_follow_the_choice_of_categories():
 )
 def test_names_of_columns_are_recorded_where_scikit_learn_takes_them(columns, recorded):
     estimator = DiffusionBalancer()
-    record_columns(estimator, pd.DataFrame(np.eye(2), columns=columns))
+    record_columns(estimator, pd.DataFrame(np.eye(2), columns=columns), True)
     assert estimator.n_features_in_ == 2
     assert (
         estimator.feature_names_in_.tolist() == recorded
@@ -248,3 +251,25 @@ def test_a_mixed_frame_goes_through_the_pipeline():
     X, y = mixed()
     pipeline = Pipeline([("balance", DiffusionBalancer(**QUICK)), ("clf", classifier(n_steps=5))])
     assert pipeline.fit(X, y).predict(X).shape == (60,)
+
+
+@pytest.mark.parametrize("dtype", [np.dtypes.StringDType(), "<U3", object])
+def test_arrays_of_text_are_tables_whatever_their_dtype(dtype):
+    X = np.array([["a", "x"], ["b", "y"]] * 8 + [["c", "x"]] * 4, dtype=dtype)
+    y = np.repeat([0, 1], [16, 4])
+    X_resampled, y_resampled = DiffusionBalancer(**QUICK).fit_resample(X, y)
+    assert X_resampled.dtype == X.dtype
+    assert set(X_resampled[20:, 0].tolist()) <= {"a", "b", "c"}
+    WeightedTorchClassifier(n_steps=3, random_state=0).fit(X_resampled, y_resampled).predict(X)
+
+
+def test_numbers_of_a_wide_table_are_learnt_once(monkeypatch):
+    fitted = []
+    fit = NumberColumn.fit
+    monkeypatch.setattr(
+        NumberColumn, "fit", lambda *parameters: fitted.append(0) or fit(*parameters)
+    )
+    X = np.random.RandomState(0).rand(5, 1100).astype(object)
+    X[:, 0] = list("abcab")
+    assert TableCodec().fit(X).encode(X).shape[0] == 5
+    assert len(fitted) == 1099

@@ -54,8 +54,7 @@ class Cells:
         ValueError
             If a number is infinite or too large.
         """
-        if self.kind == "text":
-            present = [value for value in self.values if value is not None]
+        if self.kind == "text" and (present := [v for v in self.values if v is not None]):
             first = next((v for v in present if not isinstance(v, Real)), present[0])
             raise TypeError(
                 f"{self.title} holds {type(first).__name__} such as {first!r}, where numbers are "
@@ -124,7 +123,7 @@ def has_columns(X: Any) -> bool:
         except ValueError:
             # Rows of different lengths.
             return False
-    return getattr(getattr(X, "dtype", None), "kind", "f") in "OUS" and X.ndim == 2
+    return getattr(getattr(X, "dtype", None), "kind", "f") in "OUST" and X.ndim == 2
 
 
 def _open_series(series: Any, title: str) -> Cells:

@@ -54,7 +54,9 @@ def open_array(X: Any, name: str) -> np.ndarray:
             f"pandas are supported. Give {name}.to_pandas()."
         )
     try:
-        return np.asarray(X)
+        values = np.asarray(X)
+        # numpy's text of any length.
+        return values.astype(object) if values.dtype.kind == "T" else values
     except ValueError as error:
         raise ValueError(
             f"{name} holds rows of different shapes; give rows (or images) of one shape. ({error})"

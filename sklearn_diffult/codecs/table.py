@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -44,7 +43,7 @@ class Field:
     missing: Any
 
     @classmethod
-    def fit(cls, cells: Cells, weights: np.ndarray, is_category: bool, max_one_hot: int) -> Field:
+    def fit(cls, cells: Cells, is_category: bool, weights: np.ndarray, max_one_hot: int) -> Field:
         """Learn a column from cells of positive weights."""
         codec = fit_column(cells, weights, is_category, max_one_hot)
         return cls(codec, cells.values.dtype == object, cells.kind == "whole", cells.missing)
@@ -105,17 +104,17 @@ class TableCodec:
         names = list(X.columns) if is_dataframe(X) else None
         are_categories = _resolve_categories(self.categorical_features, columns, names)
         columns = [replace(column, values=column.values[counted]) for column in columns]
-        max_one_hot, width = self.max_one_hot, math.inf
-        while width > MAX_WIDTH and max_one_hot > 1:
-            self.fields_ = [
-                Field.fit(column, weights, is_category, max_one_hot)
-                for column, is_category in zip(columns, are_categories, strict=True)
-            ]
-            width = sum(field.codec.width for field in self.fields_)
+        pairs = list(zip(columns, are_categories, strict=True))
+        max_one_hot = self.max_one_hot
+        self.fields_ = [Field.fit(*pair, weights, max_one_hot) for pair in pairs]
+        while any(are_categories) and self._width() > MAX_WIDTH and max_one_hot > 2:
             max_one_hot //= 2
+            self.fields_ = [
+                Field.fit(*pair, weights, max_one_hot) if pair[1] else field
+                for pair, field in zip(pairs, self.fields_, strict=True)
+            ]
         self.template_ = template_of(X)
-        # A network needs something to work on even where every column is constant.
-        self.sample_shape = (max(1, int(width)),)
+        self.sample_shape = (self._width(),)
         return self
 
     def encode(self, X: Any) -> torch.Tensor:
@@ -187,8 +186,12 @@ class TableCodec:
             codec.fields_.append(Field(read, is_object, is_whole, missing_from_state(missing)))
         claim(len(codec.fields_) > 0, "table")
         codec.template_ = template_from_state(state["template"], len(codec.fields_))
-        codec.sample_shape = (max(1, sum(field.codec.width for field in codec.fields_)),)
+        codec.sample_shape = (codec._width(),)
         return codec
+
+    def _width(self) -> int:
+        # A network needs something to work on even where every column is constant.
+        return max(1, sum(field.codec.width for field in self.fields_))
 
     def _places(self) -> list[slice]:
         """Where each column's dimensions are."""
