@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
 
 BLOCK = 4096
+# A search takes as long as so many products of numbers, however few rows there are.
+SEARCH = 400_000
 
 
 def nearest_rows(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -26,9 +29,15 @@ def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
 
 def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Least Euclidean distance of each row (n, d) to a reference (m, d), over its unit (m,)."""
+    distinct = np.unique(units)
+    if rows.size * len(references) < SEARCH * len(distinct):
+        n_at_a_time = max(1, BLOCK * BLOCK // 8 // len(references))
+        blocks = [rows[i : i + n_at_a_time] for i in range(0, len(rows), n_at_a_time)]
+        found = [(cdist(block, references) / units).min(axis=1) for block in blocks]
+        return np.concatenate([np.zeros(0), *found])
     least = np.full(len(rows), np.inf)
     # One search for each unit, as the nearest of references with equal units needs no division.
-    for unit in np.unique(units):
+    for unit in distinct:
         distances = nearest_distances(rows, references[units == unit])
         least = np.minimum(least, distances / unit)
     return least

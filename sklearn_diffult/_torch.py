@@ -88,7 +88,7 @@ def build(factory: Callable[[], nn.Module], generator: torch.Generator) -> nn.Mo
     """
     with torch.device("meta"):
         network = factory()
-    network = network.to_empty(device="cpu")
+    network = network.to_empty(device="cpu").to(torch.float32)
     _initialise(network, generator)
     return network
 

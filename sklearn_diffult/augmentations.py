@@ -35,7 +35,7 @@ def _shifted_indices(n: int, side: int, generator: torch.Generator) -> Tensor:
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every image "n c h w" left to right with probability 1/2."""
-    heads = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    heads = _uniform((len(images), 1, 1, 1), generator) < 0.5
     return torch.where(heads.to(images.device), images.flip(-1), images)
 
 
@@ -53,7 +53,7 @@ def erase(images: Tensor, generator: torch.Generator) -> Tensor:
     n, _, height, width = images.shape
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, 1, generator=generator)
+        return low + (high - low) * _uniform((n, 1), generator)
 
     def covered(side: int, share: Tensor) -> Tensor:
         first = uniform(0, 1) * side * (1 - share).clamp(min=0)
@@ -70,10 +70,14 @@ def erase(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def solarize(images: Tensor, generator: torch.Generator) -> Tensor:
     """Turn what is brighter than some value into its negative, in three of ten images "n c h w"."""
-    threshold = 2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1
-    happens = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.3
+    threshold = 2 * _uniform((len(images), 1, 1, 1), generator) - 1
+    happens = _uniform((len(images), 1, 1, 1), generator) < 0.3
     is_bright = happens.to(images.device) & (images > threshold.to(images))
     return torch.where(is_bright, -images, images)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=torch.float32)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -151,8 +155,9 @@ class Change:
         """Draw changes, each kind with `probability` and independently."""
 
         def spread(deviation: float) -> Tensor:
-            happens = torch.rand(n, generator=generator) < probability
-            return happens * deviation * torch.randn(n, generator=generator)
+            happens = _uniform((n,), generator) < probability
+            sizes = torch.randn(n, generator=generator, dtype=torch.float32)
+            return happens * (deviation * sizes)
 
         return cls(spread(SCALE), spread(STRETCH), spread(ANGLE), spread(SHIFT), spread(SHIFT))
 

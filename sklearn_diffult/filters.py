@@ -164,7 +164,11 @@ def d1_scales(evidence: Evidence) -> np.ndarray:
     """Median distance between neighbouring real rows of each class, shape (n_classes,)."""
     return evidence.remember(
         "d1",
-        lambda: class_scales(_leave_one_out(evidence), evidence.labels, evidence.n_classes),
+        lambda: class_scales(
+            leave_one_out_distances(evidence.rows, evidence.labels),
+            evidence.labels,
+            evidence.n_classes,
+        ),
     )
 
 
@@ -231,7 +235,8 @@ def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray
 
     The second version of the paper (Shao et al., NeurIPS 2024) calls rows with a score of at most
     1 in-distribution (ID), of at most 2 approximately so (AID), and the others out of distribution
-    (OOD): see `bands`. Its diameter d_f is the largest distance between two real rows.
+    (OOD): see `bands`. Its diameter d_f is the largest distance between two real rows; a class of
+    fewer than 10 rows gets the largest of any class, so that few of its rows are out.
     """
     embed, features = _features(evidence, "centre")
     diameters = evidence.remember(
@@ -330,9 +335,3 @@ def judge(scores: dict[str, np.ndarray], n_rows: int, plan: FilterPlan) -> Verdi
         failed["near_copy"] = scores["copy"] < max(plan.d1_min, EXACT)
         badness[failed["near_copy"]] = np.inf
     return Verdict(failed, badness)
-
-
-def _leave_one_out(evidence: Evidence) -> np.ndarray:
-    return evidence.remember(
-        "leave one out", lambda: leave_one_out_distances(evidence.rows, evidence.labels)
-    )

@@ -200,10 +200,11 @@ class FilterDisplay:
             )
         y = np.asarray(y)
         n_rows = len(balancer.synthetic_mask_)
-        if not _num_samples(X) == len(y) == n_rows:
+        if y.shape != (n_rows,) or _num_samples(X) != n_rows:
             raise ValueError(
-                f"X has {_num_samples(X)} images and y {len(y)} labels, but the balancer's last "
-                f"fit_resample returned {n_rows}; give the X and y that it returned."
+                f"X has {_num_samples(X)} images and y shape {y.shape}, but the balancer's last "
+                f"fit_resample returned {n_rows}; give the X and y that it returned, y with one "
+                "label per image."
             )
         examples = balancer.rejected_examples_
         n_rejected = dict.fromkeys(balancer.filter_report_, 0)

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from imblearn.utils.estimator_checks import parametrize_with_checks
+from own_networks import Dropping
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification
 
-from sklearn_diffult import DiffusionBalancer
+from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, IMAGE_NETWORKS
 
@@ -321,3 +322,62 @@ def test_rows_that_are_not_finite_are_no_fault_of_X():
         DiffusionBalancer(
             **{**QUICK, "solver": lambda denoise, x, grid, generator: x * np.nan}
         ).fit_resample(X, y)
+
+
+def test_a_network_that_a_function_keeps_is_copied_for_each_fit():
+    kept = Dropping((4,), 2)
+    before = copy.deepcopy(kept.state_dict())
+    X, y = make_classification(40, 4, n_informative=3, n_redundant=0, weights=[0.7], random_state=0)
+    losses = []
+    for _ in range(2):
+        balancer = DiffusionBalancer(**QUICK, network=lambda shape, n_classes: kept)
+        losses.append(balancer.fit_resample(X, y) and balancer.loss_curve_)
+    np.testing.assert_array_equal(*losses)
+    assert all(torch.equal(before[name], value) for name, value in kept.state_dict().items())
+
+
+def test_mirroring_leaves_tables_alone():
+    X = np.arange(40.0).reshape(20, 2) ** 2
+    plain, mirrored = (
+        DiffusionBalancer(**QUICK, horizontal_flip=flip).fit_resample(X, [0] * 15 + [1] * 5)[0]
+        for flip in (False, True)
+    )
+    np.testing.assert_array_equal(plain, mirrored)
+
+
+def test_classes_of_one_row_each_are_balanced_with_the_filters_that_are_on():
+    balancer = DiffusionBalancer(n_steps=5, sampling_strategy=4, random_state=0)
+    with pytest.warns(UserWarning, match="single row"):
+        _, y = balancer.fit_resample(np.random.RandomState(0).rand(3, 3), [0, 1, 2])
+    assert Counter(y) == {0: 4, 1: 4, 2: 4}
+
+
+def test_generate_checks_parameters_that_were_set_after_fit():
+    balancer = DiffusionBalancer(**QUICK).fit(*few_images())
+    with pytest.raises(ValueError, match="'solver' parameter"):
+        balancer.set_params(solver="none").generate(1, 0)
+
+
+def test_a_row_of_one_hot_labels_that_marks_nothing_is_refused():
+    X, y = few_images()
+    one_hot = np.eye(2, dtype=int)[y]
+    one_hot[3] = 0
+    with pytest.raises(ValueError, match="row 3 is"):
+        DiffusionBalancer(**QUICK).fit_resample(X, one_hot)
+
+
+@pytest.mark.parametrize(
+    "estimator", [DiffusionBalancer(**QUICK), WeightedTorchClassifier(n_steps=3)]
+)
+@pytest.mark.parametrize("data", ["table", "images"])
+def test_torch_s_default_dtype_and_gradient_mode_play_no_part(estimator, data):
+    X, y = few_images()
+    X = X if data == "images" else X.reshape(len(X), -1)[:, :5].astype(float)
+    expected = clone(estimator).set_params(random_state=0).fit(X, y).loss_curve_
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            found = clone(estimator).set_params(random_state=0).fit(X, y).loss_curve_
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)

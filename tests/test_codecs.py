@@ -113,6 +113,24 @@ def test_decoded_pixels_stay_within_the_span_however_wild_the_tensor(dtype):
     assert wild.dtype == X.dtype
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rounding_leads_beyond_no_end_of_the_span(dtype):
+    random = np.random.RandomState(0)
+    for _ in range(100):
+        X = random.normal(size=(2, 8, 8)).astype(dtype)
+        codec, encoded, _ = round_trip(X)
+        ends = codec.decode(torch.ones_like(encoded)), codec.decode(-torch.ones_like(encoded))
+        assert (X.min() <= ends[1]).all()
+        assert (ends[0] <= X.max()).all()
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_images_of_one_grey_level_decode_to_a_neighbour_at_most(value):
+    codec, encoded, decoded = round_trip(np.full((2, 8, 8), value, np.uint8))
+    assert (decoded == value).all()
+    assert abs(codec.decode(-encoded).astype(int) - value).max() == 1
+
+
 @pytest.mark.parametrize("image_shape", FLAT_SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_flat_rows_with_an_image_shape_are_images_and_come_back_flat(dtype, image_shape):

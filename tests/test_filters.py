@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sklearn_diffult._nearest import nearest_in_units
 from sklearn_diffult.filters import (
     METRICS,
     MIN_ROWS_FOR_OWN_SCALE,
@@ -335,3 +336,16 @@ def test_features_of_real_rows_are_computed_once():
     for _ in range(3):
         score_d2(looked_at, LINE[:2], 0)
     assert calls.count(len(ROWS)) == 1
+
+
+def test_the_nearest_in_units_is_the_same_by_search_and_by_all_pairs(monkeypatch):
+    random = np.random.RandomState(0)
+    rows, references = random.normal(size=(50, 3)), random.normal(size=(400, 3))
+    rows[7], units = references[11], random.randint(1, 5, size=400).astype(float)
+    found = []
+    for products in (0, np.inf):
+        monkeypatch.setattr("sklearn_diffult._nearest.SEARCH", products)
+        found.append(nearest_in_units(rows, references, units))
+    expected = (np.linalg.norm(rows[:, None] - references, axis=2) / units).min(axis=1)
+    np.testing.assert_allclose(found, [expected, expected], atol=1e-12)
+    assert found[0][7] == found[1][7] == 0

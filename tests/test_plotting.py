@@ -112,7 +112,7 @@ def test_rows_labels_and_mask_that_do_not_belong_together_are_refused_by_name(ch
         SyntheticDisplay.from_resampled(**given)
 
 
-@pytest.mark.parametrize("rows", [(X[:9], Y), (X, Y[:9]), (X[:9], Y[:9])])
+@pytest.mark.parametrize("rows", [(X[:9], Y), (X, Y[:9]), (X[:9], Y[:9]), (X, Y[:, None])])
 def test_rows_of_another_resampling_than_the_balancers_last_are_refused(rows):
     with pytest.raises(ValueError, match="X has .* y .* fit_resample returned 10"):
         FilterDisplay.from_balancer(balancer_that_rejected({}), *rows)

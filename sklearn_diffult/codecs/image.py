@@ -30,9 +30,7 @@ _PLAIN = ("mode_", "layout_", "pixel_shape_", "low_", "high_", "sample_shape")
 
 def looks_like_images(X: Any) -> bool:
     """Tell whether `X` can only be images: 3 or 4 axes, or a list of Pillow images."""
-    if isinstance(X, list | tuple):
-        return len(X) > 0 and isinstance(X[0], Image.Image)
-    return getattr(X, "ndim", 2) in (3, 4)
+    return _is_pillow_list(X) or getattr(X, "ndim", 2) in (3, 4)
 
 
 class ImageCodec:
@@ -87,6 +85,8 @@ class ImageCodec:
         wide = np.result_type(self.dtype_, np.float32)
         unit = (encoded.cpu().clamp(-1, 1).numpy().astype(wide) + 1.0) / 2.0
         values = self._from_nchw(unit * (self.high_ - self.low_) + self.low_)
+        # Rounding may lead beyond the ends by a last digit.
+        values = np.clip(values, self.low_, self.high_)
         if self.dtype_.kind in "bui":
             values = np.rint(values)
         values = values.astype(self.dtype_)
@@ -254,4 +254,8 @@ def _span(pixels: np.ndarray) -> tuple[float, float]:
     # uint8 too: digits of 16 grey levels in bytes would otherwise fill a sixteenth of the range,
     # and drown in what little noise a model leaves.
     low, high = float(pixels.min()), float(pixels.max())
-    return low, high if high > low else low + 1.0
+    if low < high:
+        return low, high
+    # A span to divide by, of values that the dtype has.
+    is_top = pixels.dtype.kind in "iu" and low == np.iinfo(pixels.dtype).max
+    return (low - 1.0, high) if is_top else (low, high + 1.0)

@@ -65,5 +65,5 @@ def mean_square(difference: Tensor) -> Tensor:
 
 def add_noise(clean: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     """Return clean rows "n ..." plus Gaussian noise of levels (n,)."""
-    noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+    noise = torch.randn(clean.shape, generator=generator, device=clean.device, dtype=clean.dtype)
     return clean + expand(sigma, clean) * noise

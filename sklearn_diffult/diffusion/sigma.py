@@ -30,7 +30,7 @@ class LogNormalSigma:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` noise levels, shape (n,), on the generator's device."""
-        normal = torch.randn(n, generator=generator, device=generator.device)
+        normal = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float32)
         return (normal * self.log_std + self._shift).exp()
 
     def quantile(self, sigma: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ def train(
         repeatable(device),
         threads_for(denoiser, clean.shape[1:], device),
         signals,
+        torch.enable_grad(),
         # In memory, what to go back to would take as much as all that is trained.
         _scratch_file() as kept,
     ):
