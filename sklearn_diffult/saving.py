@@ -14,6 +14,7 @@ too.
 | 1 | |
 | 2 | the checksum; what had been the whole JSON became its ``content`` |
 | 3 | number columns have ``decimals`` in the place of ``is_whole``; the network "mlp" is smaller |
+| 4 | ``groups``: of the network's group norms, which were 8 or a divisor of it |
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from sklearn_diffult.plans import generation_plan
 
 # The one key of the file's metadata: with several, equal models would be unequal files.
 KEY = "sklearn_diffult.DiffusionBalancer"
-VERSION = 3
+VERSION = 4
 # A header is read as a whole before anything in it can be checked.
 MAX_HEADER_BYTES = 2**24
 # They belong to a place rather than to a model.
@@ -175,6 +176,8 @@ def _content(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str
         )
     if head["version"] < 3 and content["codec"]["kind"] == "table":
         _upgrade_table(content)
+    if head["version"] < 4:
+        content["groups"] = None
     return content
 
 
@@ -200,6 +203,7 @@ def _describe(balancer: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         },
         "codec": {"kind": "image" if codec.is_image else "table", "state": state},
         "sigma_data": balancer.denoiser_.sigma_data,
+        "groups": [norm.num_groups for norm in _group_norms(balancer.denoiser_)],
         "classes": _labels_to_state(balancer.classes_),
         "rows_to_generate": [
             [plain(label, "label"), int(n)] for label, n in balancer.sampling_strategy_.items()
@@ -242,7 +246,7 @@ def _restore(cls: Any, content: dict[str, Any], tensors: dict[str, torch.Tensor]
     claim(sigma_data > 0, "sigma_data")
     balancer.codec_, balancer.classes_ = codec, classes
     balancer.denoiser_ = _restore_denoiser(
-        parameters["network"], codec, len(classes), sigma_data, parts["denoiser"]
+        parameters["network"], codec, len(classes), sigma_data, content["groups"], parts["denoiser"]
     )
     balancer.sampling_strategy_ = _counts_from_state(content["rows_to_generate"], classes)
     balancer.rows_per_second_ = _number(content["rows_per_second"], "rows_per_second")
@@ -281,6 +285,7 @@ def _restore_denoiser(
     codec: ImageCodec | TableCodec,
     n_classes: int,
     sigma_data: float,
+    groups: list[int] | None,
     state: dict[str, torch.Tensor],
 ) -> Denoiser:
     """Build the named network around the tensors of the file, once their shapes are seen to fit."""
@@ -296,6 +301,14 @@ def _restore_denoiser(
             key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)
         )
         raise ValueError(f"its network's {differing[0]} is not of the expected shape or type")
+    norms = _group_norms(denoiser)
+    if groups is None:
+        groups = [math.gcd(8, norm.num_channels) for norm in norms]
+    claim(isinstance(groups, list) and len(groups) == len(norms), "groups")
+    for norm, n_groups in zip(norms, groups, strict=True):
+        claim(type(n_groups) is int and n_groups > 0, "groups")
+        claim(norm.num_channels % n_groups == 0, "groups")
+        norm.num_groups = n_groups
     denoiser = denoiser.to_empty(device="cpu")
     denoiser.load_state_dict(state)
     return denoiser.eval().requires_grad_(False)
@@ -349,3 +362,7 @@ def _check_header(path: str | os.PathLike[str]) -> None:
     is_pickle = beginning[:1] in (b"\x80", b"\x78") or beginning[:2] == b"PK"
     hint = " It looks like a pickle: joblib.load or pickle.load read those." if is_pickle else ""
     raise ValueError(f"{os.fspath(path)!r} is damaged or not written by save().{hint}")
+
+
+def _group_norms(module: torch.nn.Module) -> list[torch.nn.GroupNorm]:
+    return [each for each in module.modules() if isinstance(each, torch.nn.GroupNorm)]

@@ -33,7 +33,7 @@ from sklearn_diffult.diffusion.trainer import (
 )
 from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
 from sklearn_diffult.networks.mlp import MLP
-from sklearn_diffult.networks.unet import UNet
+from sklearn_diffult.networks.unet import UNet, _attend
 
 MEAN, DEVIATION = 1.5, 0.5
 
@@ -480,3 +480,21 @@ def test_an_ancestral_solver_repeats_a_request_and_never_a_row():
     assert len(torch.unique(rows, dim=0)) == 40
     later = generated("table", "ddpm", labels, positions + 40)
     assert not (later[:, None] == rows).all(-1).any()
+
+
+def test_attention_is_the_same_with_and_without_gradients():
+    parts = torch.randn(3, 2, 4, 9, 8, generator=new_generator(0))
+    with torch.no_grad():
+        expected = _attend(*parts)
+    torch.testing.assert_close(_attend(*parts.requires_grad_()), expected)
+
+
+@pytest.mark.parametrize("width", [48, 128])
+def test_groups_of_norms_have_16_channels_where_these_divide(width):
+    network = UNet((1, 16, 16), 3, width=width)
+    sizes = {
+        norm.num_channels // norm.num_groups
+        for norm in network.modules()
+        if isinstance(norm, torch.nn.GroupNorm)
+    }
+    assert sizes == {16}

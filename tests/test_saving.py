@@ -165,13 +165,24 @@ def test_a_newer_format_is_refused_by_name_whatever_it_holds(content, saved, tmp
         DiffusionBalancer.load(tmp_path / "new")
 
 
-def test_a_file_of_version_1_loads(of_images, saved, tmp_path):
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_images_of_versions_1_to_3_load_with_the_norms_of_then(version, of_images, saved, tmp_path):
     content, tensors = parts(saved)
-    save_file(tensors, tmp_path / "old", {KEY: json.dumps({"version": 1} | content)})
+    del content["groups"]
+    signed = {"checksum": checksum(content, tensors), "content": content}
+    head = {"version": version} | (content if version == 1 else signed)
+    save_file(tensors, tmp_path / "old", {KEY: json.dumps(head)})
     loaded = DiffusionBalancer.load(tmp_path / "old")
-    np.testing.assert_array_equal(loaded.generate(3, 9), of_images.generate(3, 9))
+    norms = [m for m in loaded.denoiser_.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == {8}
+    then = copy.deepcopy(of_images)
+    for module in then.denoiser_.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.num_groups = 8
+    np.testing.assert_array_equal(loaded.generate(3, 9), then.generate(3, 9))
     loaded.save(tmp_path / "new")
-    assert (tmp_path / "new").read_bytes() == saved.read_bytes()
+    again = DiffusionBalancer.load(tmp_path / "new")
+    np.testing.assert_array_equal(again.generate(3, 9), then.generate(3, 9))
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -325,6 +336,10 @@ HOSTILE = [
     _a_large_container,
     _claim(sigma_data=float("nan")),
     _claim(sigma_data=-0.5),
+    _claim(groups=[]),
+    _claim(groups=[0] * 16),
+    _claim(groups=[5] * 16),
+    _claim(groups=16),
     _claim(rows_per_second=float("nan")),
     _claim(rows_to_generate=[[0, -5]]),
     _claim(rows_to_generate=[["no label", 5]]),

@@ -1,0 +1,163 @@
+"""How close training comes to what this machine can do, and where the rest of the time goes.
+
+    python benchmarks/training_profile.py                   # Fashion-MNIST, 28x28: two minutes
+    python benchmarks/training_profile.py --data digits
+
+Three speeds in one process, in the precision that `DiffusionBalancer` takes by itself: its whole
+training loop; the convolutions and linear layers of a step alone, each on a tensor of the shape
+that it gets there, forward and backward; and the best of large matrix products and a convolution.
+They take turns, so that a slow minute hits all three. The profile is torch's, by kind of operation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from benefit import RESULTS, machine, make_task
+from counting import measure_peak
+from ours import Ours
+from report import publish
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from sklearn_diffult._torch import resolve_precision
+
+IMBALANCE_RATIO = {"digits": 20, "fashion-mnist": 100}
+BATCH_SIZE = 64
+PASSES = 20
+PROFILED_STEPS = 20
+# Kinds of operations by what torch's names of them hold; the first that fits counts.
+KINDS = {
+    "convolutions and matrix products": ("convolution", "mm", "linear", "matmul"),
+    "attention": ("attention",),
+    "norms": ("norm",),
+    "activations": ("silu",),
+    "optimiser and parameter average": ("adam", "foreach"),
+    "casts, copies and layout": ("copy", "_to_", "clone", "cat", "index", "pad", "grid"),
+}
+OTHER = "all else"
+
+
+def kind_of(name: str) -> str:
+    """Kind of an operation by its name, such as "aten::mkldnn_convolution"."""
+    fits = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
+    return next(fits, OTHER)
+
+
+def layers_and_inputs(
+    network: nn.Module, call: Callable[[], Any]
+) -> list[tuple[nn.Module, Tensor]]:
+    """Convolutions and linear layers that `call` runs, each with random numbers of its input."""
+    found: list[tuple[nn.Module, Tensor]] = []
+
+    def remember(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append((layer, torch.randn_like(inputs[0])))
+
+    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(remember) for layer in layers]
+    with torch.no_grad():
+        call()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def seconds_alone(layer: nn.Module, inputs: Tensor, dtype: torch.dtype) -> float:
+    """Median time of a forward and backward pass of one layer, to its inputs and parameters."""
+    layer, inputs = copy.deepcopy(layer).to(dtype), inputs.to(dtype).requires_grad_(True)
+    gradient = torch.ones_like(layer(inputs))
+    seconds = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        layer(inputs).backward(gradient)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
+
+
+def measure(data: str, seconds: float, repetitions: int) -> dict[str, Any]:
+    """Measure all three speeds in turns, and the profile."""
+    task = make_task(data, IMBALANCE_RATIO[data], 0, hold_out=False)
+    settings = {"batch_size": BATCH_SIZE, "precision": "auto", "seed": 0}
+    side = Ours(task.X, task.y, settings)
+    size = side.network_size()
+    dtype = resolve_precision("auto", torch.device("cpu"), is_image=True)
+    denoiser = copy.deepcopy(side.balancer.denoiser_).requires_grad_(True)
+    noisy = torch.randn(BATCH_SIZE, *side.balancer.image_shape_)
+    levels, labels = torch.rand(BATCH_SIZE) + 0.1, torch.arange(BATCH_SIZE) % 10
+    layers = layers_and_inputs(denoiser, lambda: denoiser(noisy, levels, labels))
+    runs = []
+    for _ in range(repetitions):
+        speed = side.training_speed(seconds)
+        alone = sum(seconds_alone(layer, inputs, dtype) for layer, inputs in layers)
+        peak = measure_peak(seconds, dtype)
+        runs.append(
+            {
+                "images_per_second": speed,
+                "flops_per_second": speed * size.training,
+                "flops_per_second_of_layers_alone": BATCH_SIZE * size.training / alone,
+                "peak_flops_per_second": peak,
+            }
+        )
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        side.train(PROFILED_STEPS)
+    kinds: Counter[str] = Counter()
+    for event in profiled.key_averages():
+        kinds[kind_of(event.key)] += event.self_cpu_time_total
+    shares = {kind: count / kinds.total() for kind, count in kinds.most_common()}
+    return {
+        "data": data,
+        "network": vars(size),
+        "precision": str(dtype).removeprefix("torch."),
+        "runs": runs,
+        "profile": shares,
+    } | machine()
+
+
+def table(record: dict[str, Any]) -> str:
+    """Write speeds, shares and profile."""
+    lines = [
+        f"{record['data']}, {record['network']['n_parameters']:,} parameters, "
+        f"{record['network']['training'] / 1e6:.0f} MFLOP an image, batches of {BATCH_SIZE}, "
+        f"{record['precision']}. {record['cpu']}, {record['threads']} threads, torch "
+        f"{record['torch']}, {record['date']}.",
+        "",
+        "| images/s | GFLOP/s in training | of its layers alone | of large products "
+        "| training over its layers | over large products |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in record["runs"]:
+        reached, alone = run["flops_per_second"], run["flops_per_second_of_layers_alone"]
+        peak = max(run["peak_flops_per_second"].values())
+        lines.append(
+            f"| {run['images_per_second']:.0f} | {reached / 1e9:.0f} | {alone / 1e9:.0f} "
+            f"| {peak / 1e9:.0f} | {reached / alone:.0%} | {reached / peak:.0%} |"
+        )
+    lines += ["", "| kind of operation | share of the time |", "|---|---|"]
+    lines += [f"| {kind} | {share:.1%} |" for kind, share in record["profile"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, write the record and print the tables."""
+    parser = argparse.ArgumentParser(description="Speed of training beside that of its layers.")
+    parser.add_argument("--data", choices=sorted(IMBALANCE_RATIO), default="fashion-mnist")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per speed and repetition")
+    parser.add_argument("--repetitions", type=int, default=3)
+    chosen = parser.parse_args(arguments)
+    record = measure(chosen.data, chosen.seconds, chosen.repetitions)
+    path = RESULTS / f"training_profile_{chosen.data}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    publish(path, "training_profile.py", arguments, table(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
