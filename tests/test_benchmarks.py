@@ -271,3 +271,45 @@ def test_time_to_quality_s_ratios_are_taken_seed_by_seed():
     assert text.rstrip().endswith(
         "| diffusers | 1,200 | 60.0 | 600 | 40.0 | 2.50 ± 0.71 | 0.500 1.00 |"
     )
+
+
+def test_the_profile_counts_operations_by_kind_and_times_layers_as_often_as_they_run():
+    from training_profile import OTHER, kind_of, layers_and_inputs, seconds_alone
+
+    assert kind_of("aten::mkldnn_convolution") == "convolutions and matrix products"
+    assert kind_of("aten::native_group_norm_backward") == "norms"
+    assert kind_of("aten::_fused_adamw_") == "optimiser and parameter average"
+    assert kind_of("aten::mul") == OTHER
+    shared = nn.Linear(4, 4)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4), shared, shared)
+    found = layers_and_inputs(network, lambda: network(torch.randn(5, 1, 4, 4)))
+    assert [layer for layer, _ in found] == [network[0], network[2], shared, shared]
+    assert [tuple(inputs.shape) for _, inputs in found][:2] == [(5, 1, 4, 4), (5, 8)]
+    assert seconds_alone(*found[0], torch.float32) > 0
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_table_of_the_profile_shows_shares_of_the_layers_and_of_large_products():
+    from training_profile import table
+
+    record = {
+        "data": "digits",
+        "network": {"n_parameters": 1_000, "training": 2e6},
+        "precision": "bfloat16",
+        "runs": [
+            {
+                "images_per_second": 50.0,
+                "flops_per_second": 1e9,
+                "flops_per_second_of_layers_alone": 2e9,
+                "peak_flops_per_second": {"a": 4e9, "b": 3e9},
+            }
+        ],
+        "profile": {"norms": 0.25},
+        "cpu": "a processor",
+        "threads": 1,
+        "torch": "2",
+        "date": "today",
+    }
+    text = table(record)
+    assert "| 50 | 1 | 2 | 4 | 50% | 25% |" in text
+    assert "| norms | 25.0% |" in text
