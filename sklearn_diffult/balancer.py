@@ -389,7 +389,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         self._validate_params()
         if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
             raise ValueError(f"n must be an integer >= 1, got {n!r}.")
-        matches = np.flatnonzero(self.classes_ == label)
+        matches = np.flatnonzero(self.classes_ == label) if np.ndim(label) == 0 else []
         if len(matches) != 1:
             raise ValueError(f"label must be one of {self.classes_.tolist()}, got {label!r}.")
         source = self.random_state if random_state is None else random_state

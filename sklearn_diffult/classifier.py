@@ -41,6 +41,7 @@ from sklearn_diffult._torch import (
 )
 from sklearn_diffult.augmentations import Augmentation, resolve_augmentations
 from sklearn_diffult.codecs import check_rows, has_columns, looks_like_images, make_codec
+from sklearn_diffult.codecs.image import tell_other_scale
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
 from sklearn_diffult.weights import receive
 
@@ -296,8 +297,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (n_rows,)."""
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(axis=1)]
+        return self.classes_[self._logits(X).argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, float64 of shape (n_rows, n_classes); rows sum to 1."""
@@ -432,7 +432,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
 
     def _encode_new(self, X: Any) -> Tensor:
         check_is_fitted(self, "module_")
-        return self._codec.encode(self._check_rows(X, reset=False))
+        return tell_other_scale(self._codec.encode(self._check_rows(X, reset=False)))
 
     def _logits(self, X: Any) -> np.ndarray:
         return self._in_blocks("__call__", self._encode_new(X)).astype(np.float64)

@@ -159,7 +159,9 @@ class Pipeline(imblearn.pipeline.Pipeline):
         name, final = self.steps[-1]
         if final is None or final == "passthrough" or weight_parameter(final):
             return None
-        return _message(f"the final step {name!r} ({type(final).__name__}) does not take them")
+        found, deaf = type(final).__name__, _deaf_part(final)
+        reason = "" if deaf == found else f", as the {deaf} inside it does not"
+        return _message(f"the final step {name!r} ({found}) does not take them{reason}")
 
 
 def make_pipeline(
@@ -236,6 +238,13 @@ def _learning_parts(estimator: Any) -> Iterator[Any]:
         named = value if isinstance(value, list) else [(None, value)]
         candidates = (pair[1] for pair in named if isinstance(pair, tuple) and len(pair) == 2)
         yield from (c for c in candidates if hasattr(c, "fit") and hasattr(c, "predict"))
+
+
+def _deaf_part(estimator: Any) -> str:
+    """Name the innermost estimator because of which weights do not reach all of this one."""
+    parts = (part for part in _learning_parts(estimator) if weight_parameter(part) is None)
+    part = next(parts, None)
+    return type(estimator).__name__ if part is None else _deaf_part(part)
 
 
 def _resamples(estimator: Any) -> bool:

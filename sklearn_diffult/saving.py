@@ -14,7 +14,7 @@ too.
 | 1 | |
 | 2 | the checksum; what had been the whole JSON became its ``content`` |
 | 3 | number columns have ``decimals`` in the place of ``is_whole``; the network "mlp" is smaller |
-| 4 | ``groups``: of the network's group norms, which were 8 or a divisor of it |
+| 4 | ``groups``: of the network's group norms, which were 8 or a divisor of it; ``is_whole_`` |
 """
 
 from __future__ import annotations
@@ -178,6 +178,9 @@ def _content(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str
         _upgrade_table(content)
     if head["version"] < 4:
         content["groups"] = None
+        if content["codec"]["kind"] == "image":
+            state = content["codec"]["state"]
+            state["is_whole_"] = np.dtype(state["dtype"]).kind in "bui"
     return content
 
 

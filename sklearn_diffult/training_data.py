@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -136,14 +135,15 @@ def rows_to_generate(
 
 
 def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list[str]:
-    """Say which classes have too few rows, which columns teach nothing, and what seems no table."""
+    """Say which classes have too few rows, and which columns teach nothing."""
     sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
+    lacking = [(label, n) for label, n in sizes if wanted.get(label, 0) > 0]
     found = [
-        f"Class {label!r} has {'a single row' if n == 1 else '2 rows'}: its synthetic rows are at "
-        f"best variations on {'it' if n == 1 else 'them'}, judged by distances pooled over the "
-        "other classes."
-        for label, n in sizes
-        if n <= 2 and label in wanted
+        f"{_listed('Class', 'Classes', labels)} {'have' if len(labels) > 1 else 'has'} {how_many}: "
+        "synthetic rows are at best variations on what is there, judged by distances pooled over "
+        "the other classes."
+        for n_rows, how_many in ((1, "a single row"), (2, "2 rows"))
+        if (labels := [label for label, n in lacking if n == n_rows])
     ]
     if not wanted and isinstance(target, Integral):
         found.append(
@@ -153,22 +153,13 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
     if not isinstance(data.codec, TableCodec):
         return found
     columns = (_concern(*column, len(data.labels)) for column in data.codec.categories())
-    return [message for message in [*found, _flat_images(data.X), *columns] if message]
+    return [message for message in [*found, *columns] if message]
 
 
-def _flat_images(X: Any) -> str:
-    """Say that a table seems to hold square grey images, "" where it does not."""
-    n_columns = np.shape(X)[1]
-    side = math.isqrt(n_columns)
-    if side < 8 or side**2 != n_columns or (values := np.asarray(X)).dtype.kind not in "iuf":
-        return ""
-    # Pixels of the well-known data sets have 16 or 255 for white, and no fractions.
-    if values.min() != 0 or values.max() not in (16, 255) or np.any(values % 1):
-        return ""
-    return (
-        f"X looks like flat images of {side}x{side} pixels, and is taken for a table: with "
-        f"image_shape=({side}, {side}) they would be learnt as images."
-    )
+def _listed(one: str, several: str, labels: list[Any]) -> str:
+    """Name labels, the first five of many."""
+    names = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+    return f"{several if len(labels) > 1 else one} {names}"
 
 
 def _concern(title: str, categories: list[Any], is_declared: bool, n_rows: int) -> str:

@@ -381,3 +381,10 @@ def test_torch_s_default_dtype_and_gradient_mode_play_no_part(estimator, data):
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_generate_takes_one_label():
+    balancer = DiffusionBalancer(**QUICK).fit(*few_images(counts=(5, 3, 2)))
+    for label in ([1, 2], [1], np.array([0, 1])):
+        with pytest.raises(ValueError, match=r"label must be one of \[0, 1, 2\]"):
+            balancer.generate(1, label)

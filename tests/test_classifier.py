@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import pickle
@@ -713,3 +714,12 @@ def test_sparse_tables_are_taken_like_dense_ones(kind, overlapping):
     model = quick().fit(kind(X), y, weights)
     expected = quick().fit(X, y, weights).predict_proba(X)
     np.testing.assert_array_equal(model.predict_proba(kind(X)), expected)
+
+
+@pytest.mark.parametrize(("factor", "warns"), [(1 / 255, True), (0.3, False), (60, True)])
+def test_images_on_another_scale_than_in_fit_are_told(factor, warns):
+    X, y = images(dtype=np.float64)
+    model = quick(n_steps=2).fit(X, y)
+    with pytest.warns(UserWarning, match="same scale") if warns else contextlib.nullcontext():
+        model.predict(factor * X)
+    model.predict(np.zeros((1, 8, 8)))

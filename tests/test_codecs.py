@@ -371,3 +371,13 @@ def test_fitting_keeps_no_rows():
 )
 def test_the_codec_is_chosen_by_what_x_holds(X, image_shape, codec):
     assert type(make_codec(X, image_shape)) is codec
+
+
+def test_whole_pixels_stay_whole_whatever_their_dtype():
+    X = np.random.RandomState(0).randint(17, size=(4, 8, 8)).astype(float)
+    codec, encoded, _ = round_trip(X)
+    decoded = codec.decode(0.9 * encoded)
+    assert decoded.dtype == float
+    np.testing.assert_array_equal(decoded, np.rint(decoded))
+    fractions = round_trip(X + 0.5)[0].decode(0.9 * encoded)
+    assert (fractions % 1 != 0.5).any()

@@ -349,3 +349,10 @@ def test_one_hot_labels_are_refused_before_training(monkeypatch):
     monkeypatch.setattr("sklearn_diffult.stages.train", None)
     with pytest.raises(ValueError, match="argmax"):
         pipe(OURS, torch_classifier()).fit(X, np.eye(2, dtype=int)[(Y == "few").astype(int)])
+
+
+def test_the_part_that_takes_no_weights_is_named():
+    voting = VotingClassifier([("near", KNeighborsClassifier()), ("line", LogisticRegression())])
+    for final in (voting, make_pipeline(StandardScaler(), voting)):
+        with pytest.raises(ValueError, match="as the KNeighborsClassifier inside it does not"):
+            make_pipeline(balancer(), final).fit(X, Y)

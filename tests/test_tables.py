@@ -273,3 +273,23 @@ def test_numbers_of_a_wide_table_are_learnt_once(monkeypatch):
     X[:, 0] = list("abcab")
     assert TableCodec().fit(X).encode(X).shape[0] == 5
     assert len(fitted) == 1099
+
+
+def test_the_classifier_too_tells_of_flat_images_that_it_takes_for_a_table():
+    X = np.random.RandomState(0).randint(17, size=(10, 64))
+    X[0, :2] = 0, 16
+    with pytest.warns(UserWarning, match=r"flat images of 8x8 .* image_shape=\(8, 8\)"):
+        WeightedTorchClassifier(n_steps=2, random_state=0).fit(X, np.arange(10) % 2)
+
+
+def test_classes_of_one_row_are_told_in_one_message_and_only_if_they_lack_rows():
+    X = np.random.RandomState(0).rand(12, 3)
+    y = np.array([0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7])
+    wanted = dict.fromkeys(range(1, 7), 2)
+    balancer = DiffusionBalancer(**QUICK, sampling_strategy=wanted)
+    with pytest.warns(UserWarning, match="single row") as told:
+        balancer.fit_resample(X, y)
+    messages = [str(each.message) for each in told]
+    assert len(messages) == 1
+    assert messages[0].startswith("Classes 1, 2, 3, 4, 5, ... have a single row: ")
+    assert len(DiffusionBalancer(**QUICK).fit_resample(X[:3], [0, 1, 2])[0]) == 3

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
+
+import numpy as np
 
 from sklearn_diffult.codecs.cells import has_columns
 from sklearn_diffult.codecs.containers import check_rows
@@ -33,4 +37,26 @@ def make_codec(
     """
     if image_shape is not None or looks_like_images(X):
         return ImageCodec(image_shape)
+    if message := _seem_images(X):
+        warnings.warn(message, UserWarning, stacklevel=4)
     return TableCodec(categorical_features, max_one_hot)
+
+
+def _seem_images(X: Any) -> str:
+    """Say that a table seems to hold square grey images, "" where it does not."""
+    try:
+        values = np.asarray(X)
+    except ValueError:
+        # Rows of different lengths.
+        return ""
+    n_columns = values.shape[1] if values.ndim == 2 and len(values) > 0 else 0
+    side = math.isqrt(n_columns)
+    if side < 8 or side**2 != n_columns or values.dtype.kind not in "iuf":
+        return ""
+    # Pixels of the well-known data sets have 16 or 255 for white, and no fractions.
+    if values.min() != 0 or values.max() not in (16, 255) or np.any(values % 1):
+        return ""
+    return (
+        f"X looks like flat images of {side}x{side} pixels, and is taken for a table: with "
+        f"image_shape=({side}, {side}) they would be learnt as images."
+    )

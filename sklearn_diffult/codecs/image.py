@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -25,7 +26,9 @@ CHANNELS = (1, 3, 4)
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 MIN_SIDE = 8
 # Fitted attributes that JSON can hold.
-_PLAIN = ("mode_", "layout_", "pixel_shape_", "low_", "high_", "sample_shape")
+_PLAIN = ("mode_", "layout_", "pixel_shape_", "low_", "high_", "is_whole_", "sample_shape")
+# Images that span less of what `fit` saw, or more by such a factor, were scaled otherwise.
+OTHER_SCALE = 50
 
 
 def looks_like_images(X: Any) -> bool:
@@ -45,8 +48,8 @@ class ImageCodec:
     Notes
     -----
     -1 and 1 stand for the lowest and highest value that ``fit`` observed, and decoded values
-    are clipped to that span. As each side has at least 8 pixels and the channels are 1, 3 or 4,
-    channels-first and channels-last can always be told apart.
+    are clipped to that span, and whole numbers where all were. As each side has at least 8 pixels
+    and the channels are 1, 3 or 4, channels-first and channels-last can always be told apart.
     """
 
     is_image = True
@@ -64,6 +67,7 @@ class ImageCodec:
         self.pixel_shape_ = pixels.shape[1:]
         self.dtype_ = pixels.dtype
         self.low_, self.high_ = _span(pixels)
+        self.is_whole_ = pixels.dtype.kind in "bui" or bool(np.all(pixels % 1 == 0))
         self.sample_shape = tuple(self._to_nchw(pixels[:1]).shape[1:])
         return self
 
@@ -87,7 +91,7 @@ class ImageCodec:
         values = self._from_nchw(unit * (self.high_ - self.low_) + self.low_)
         # Rounding may lead beyond the ends by a last digit.
         values = np.clip(values, self.low_, self.high_)
-        if self.dtype_.kind in "bui":
+        if self.is_whole_:
             values = np.rint(values)
         values = values.astype(self.dtype_)
         if self.mode_ is not None:
@@ -127,6 +131,7 @@ class ImageCodec:
         ends = (codec.low_, codec.high_)
         claim(all(type(end) in (int, float) for end in ends), "range of pixels")
         claim(-math.inf < codec.low_ < codec.high_ < math.inf, "range of pixels")
+        claim(type(codec.is_whole_) is bool, "pixels")
         claim(codec.mode_ is None or MODES[codec.mode_] == codec.sample_shape[0], "mode")
         claim(isinstance(state["dtype"], str), "dtype of pixels")
         codec.dtype_ = np.dtype(state["dtype"])
@@ -182,6 +187,20 @@ class ImageCodec:
         if self.layout_ == "n h w":
             return images[:, 0]
         return rearrange(images, f"n c h w -> {self.layout_}")
+
+
+def tell_other_scale(encoded: torch.Tensor) -> torch.Tensor:
+    """Return encoded rows; warn if they are images whose pixels are not on the scale of `fit`."""
+    spread = float(encoded.max() - encoded.min()) / 2
+    is_other = 0 < spread < 1 / OTHER_SCALE or float(encoded.abs().max()) > OTHER_SCALE
+    if encoded.ndim == 4 and is_other:
+        warnings.warn(
+            f"X's pixels span {spread:.2g} times what they did in fit; give images on the same "
+            "scale, such as 0 to 255 or 0 to 1.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return encoded
 
 
 def _is_shape(image_shape: Any) -> TypeGuard[tuple[int, ...]]:
