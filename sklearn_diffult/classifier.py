@@ -297,7 +297,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (n_rows,)."""
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, float64 of shape (n_rows, n_classes); rows sum to 1."""
@@ -443,7 +444,6 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = True
+        inputs = tags.input_tags
+        inputs.three_d_array = inputs.allow_nan = inputs.sparse = True
         return tags
