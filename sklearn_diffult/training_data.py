@@ -100,9 +100,10 @@ def check_training_data(
             "y must hold one class label per row, all integers, all strings or all booleans, or "
             f"be one-hot{hint}. {error}"
         ) from error
-    if is_one_hot and np.any(np.sum(y, axis=1) != 1):
-        row = int(np.argmax(np.sum(y, axis=1) != 1))
-        raise ValueError(f"y is one-hot, but row {row} is {np.asarray(y)[row].tolist()}; mark one.")
+    odd = np.flatnonzero(np.asarray(y).sum(axis=1) != 1) if is_one_hot else np.zeros(0)
+    if len(odd):
+        row = np.asarray(y)[odd[0]].tolist()
+        raise ValueError(f"y is one-hot, but row {odd[0]} is {row}; mark one.")
     classes, indices = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
@@ -139,9 +140,8 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
     sizes = zip(data.classes.tolist(), data.counts.tolist(), strict=True)
     lacking = [(label, n) for label, n in sizes if wanted.get(label, 0) > 0]
     found = [
-        f"{_listed('Class', 'Classes', labels)} {'have' if len(labels) > 1 else 'has'} {how_many}: "
-        "synthetic rows are at best variations on what is there, judged by distances pooled over "
-        "the other classes."
+        f"{_subject(labels)} {how_many}: synthetic rows are at best variations on what is there, "
+        "judged by distances pooled over the other classes."
         for n_rows, how_many in ((1, "a single row"), (2, "2 rows"))
         if (labels := [label for label, n in lacking if n == n_rows])
     ]
@@ -156,10 +156,12 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
     return [message for message in [*found, *columns] if message]
 
 
-def _listed(one: str, several: str, labels: list[Any]) -> str:
-    """Name labels, the first five of many."""
+def _subject(labels: list[Any]) -> str:
+    """Begin a sentence on some classes, naming the first five of many."""
+    if len(labels) == 1:
+        return f"Class {labels[0]!r} has"
     names = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
-    return f"{several if len(labels) > 1 else one} {names}"
+    return f"Classes {names} have"
 
 
 def _concern(title: str, categories: list[Any], is_declared: bool, n_rows: int) -> str:

@@ -191,9 +191,10 @@ class ImageCodec:
 
 def tell_other_scale(encoded: torch.Tensor) -> torch.Tensor:
     """Return encoded rows; warn if they are images whose pixels are not on the scale of `fit`."""
+    if encoded.ndim != 4:
+        return encoded
     spread = float(encoded.max() - encoded.min()) / 2
-    is_other = 0 < spread < 1 / OTHER_SCALE or float(encoded.abs().max()) > OTHER_SCALE
-    if encoded.ndim == 4 and is_other:
+    if 0 < spread < 1 / OTHER_SCALE or float(encoded.abs().max()) > OTHER_SCALE:
         warnings.warn(
             f"X's pixels span {spread:.2g} times what they did in fit; give images on the same "
             "scale, such as 0 to 255 or 0 to 1.",
