@@ -14,13 +14,14 @@ Series, labels changed in place) loses the weights or raises; it never hands on 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from sklearn_diffult._warnings import warn
 
 Weights = NDArray[np.float64]
 
@@ -177,12 +178,10 @@ def attach_weights(y: Any, sample_weight: ArrayLike) -> Any:
         y = y.copy()
         y.attrs[_ATTRS_KEY] = _SeriesWeights(y, weights)
     elif not all_equal(weights):
-        warnings.warn(
+        warn(
             f"A y of type {type(y).__name__} cannot carry the weights of DiffusionBalancer through "
             "imblearn.pipeline.Pipeline, so omega has no effect. Pass y as a 1-D array, or use "
             "`from sklearn_diffult import Pipeline`, which passes the weights on.",
-            UserWarning,
-            stacklevel=2,
         )
     return y
 

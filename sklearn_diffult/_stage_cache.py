@@ -14,7 +14,6 @@ import re
 import sys
 import types
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
@@ -25,6 +24,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 from joblib import Memory, parallel_config
+
+from sklearn_diffult._warnings import warn
 
 PACKAGE = Path(__file__).parent
 # Their versions are in the key, or their meaning does not change with their source.
@@ -108,11 +109,9 @@ def _pickled(value: Any) -> bytes:
     try:
         pickler.dump(value)
     except Exception as error:  # whatever a foreign __reduce__ raises
-        warnings.warn(
+        warn(
             f"{value!r} cannot be pickled ({error}), so what depends on it is neither cached nor "
             "resumed. Define it at the top level of a module.",
-            UserWarning,
-            stacklevel=2,
         )
         return uuid.uuid4().bytes
     sources = "".join(sorted(pickler.sources)).encode()
@@ -218,11 +217,9 @@ class StageCache:
         except Exception as error:  # unpickling foreign bytes may raise anything
             fault = f"{type(error).__name__}: {error}"
         if self._store.contains_item(address):  # and was not cleared meanwhile
-            warnings.warn(
+            warn(
                 f"The cached {stage} {'/'.join(address)} cannot be used ({fault}) and is computed "
                 "again.",
-                UserWarning,
-                stacklevel=2,
             )
             self._store.clear_item(address)
         return None

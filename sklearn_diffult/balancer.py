@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -16,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_diffult._seeds import child_seeds
 from sklearn_diffult._torch import resolve_device
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.diffusion.trainer import TrainingInterrupted
 from sklearn_diffult.plans import (
     PARAMETER_CONSTRAINTS,
@@ -318,10 +318,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
                 result = stages.train()
         except TrainingInterrupted as interrupt:
             result = interrupt.result
-            warnings.warn(
+            warn(
                 f"{interrupt} The model is as good as it got. {stages.advice()}".rstrip(),
-                UserWarning,
-                stacklevel=2,
             )
         self._take(data, wanted, result)
         return self
@@ -427,7 +425,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         wanted = rows_to_generate(self.sampling_strategy, data.labels)
         stages = Stages(self, data)
         for message in concerns(data, wanted, self.sampling_strategy):
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warn(message)
         return data, wanted, stages
 
     def __sklearn_tags__(self) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import torch
 
 from sklearn_diffult._columns import record_columns
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.codecs.image import looks_like_images
 from sklearn_diffult.diffusion.trainer import TrainingResult
 from sklearn_diffult.filters import Evidence
@@ -72,4 +72,4 @@ class Results:
         if message and self.on_shortfall == "raise":
             raise RuntimeError(message)
         if message:
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warn(message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from numbers import Real
 from types import FrameType
@@ -28,6 +27,7 @@ from sklearn_diffult._carriers import (
     detach_weights,
     receive,
 )
+from sklearn_diffult._warnings import warn
 
 __all__ = [
     "WEIGHTINGS",
@@ -226,12 +226,10 @@ def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
     arrive = _receives_weights(pipeline) and (n_samplers == 1 or hasattr(pipeline, _RECEIVER))
     if arrive or all_equal(sample_weight) or steps[-1] in (None, "passthrough"):
         return
-    warnings.warn(
+    warn(
         "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "
         f"DiffusionBalancer do not reach {type(steps[-1]).__name__} and omega has no effect. "
         f"{USE_OUR_PIPELINE}",
-        UserWarning,
-        stacklevel=4,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.codecs.cells import has_columns
 from sklearn_diffult.codecs.containers import check_rows
 from sklearn_diffult.codecs.image import ImageCodec, looks_like_images
@@ -38,7 +38,7 @@ def make_codec(
     if image_shape is not None or looks_like_images(X):
         return ImageCodec(image_shape)
     if message := _seem_images(X):
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warn(message)
     return TableCodec(categorical_features, max_one_hot)
 
 

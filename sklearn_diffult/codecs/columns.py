@@ -16,7 +16,6 @@ A missing value among categories is one more category; what fit did not see is 0
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.codecs.cells import Cells
 
 # Knots of a number column at most.
@@ -260,11 +260,9 @@ class CategoryColumn:
         unseen = indices < 0
         names = dict.fromkeys(objects[row] for row in np.flatnonzero(unseen))
         if strange := [name for name in names if name is not None]:
-            warnings.warn(
+            warn(
                 f"{cells.title} holds {_listing(strange)}, not among the categories that fit saw: "
                 f"{_listing(self.categories)}. These cells are taken for missing.",
-                UserWarning,
-                stacklevel=4,
             )
         if self.is_one_hot:
             codes = (math.sqrt(2) * (np.eye(self.width) - 1 / self.width))[indices]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -12,6 +11,7 @@ from einops import rearrange
 from PIL import Image
 from scipy import sparse
 
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.codecs.containers import (
     append_decoded,
     check_finite,
@@ -195,11 +195,9 @@ def tell_other_scale(encoded: torch.Tensor) -> torch.Tensor:
         return encoded
     spread = float(encoded.max() - encoded.min()) / 2
     if 0 < spread < 1 / OTHER_SCALE or float(encoded.abs().max()) > OTHER_SCALE:
-        warnings.warn(
+        warn(
             f"X's pixels span {spread:.2g} times what they did in fit; give images on the same "
             "scale, such as 0 to 255 or 0 to 1.",
-            UserWarning,
-            stacklevel=5,
         )
     return encoded
 

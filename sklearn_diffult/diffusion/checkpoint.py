@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -18,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from sklearn_diffult._files import drafts_of, replace_file
+from sklearn_diffult._warnings import warn
 
 CHECKPOINT_SECONDS = 30.0
 # Writing takes at most this share of the time, however large the network.
@@ -61,10 +61,8 @@ class Checkpoint:
 
     def warn_unusable(self, fault: str) -> None:
         """Say that training starts anew, and why."""
-        warnings.warn(
+        warn(
             f"The checkpoint {self.path} cannot be used ({fault}); training starts anew.",
-            UserWarning,
-            stacklevel=2,
         )
 
     def write(self, state: dict[str, Any]) -> None:
@@ -77,11 +75,9 @@ class Checkpoint:
             replace_file(self.path, content.getbuffer())
         except OSError as error:
             former = "the one before it is kept" if self.path.exists() else "there is none yet"
-            warnings.warn(
+            warn(
                 f"The checkpoint {self.path} could not be written ({error}); {former}, and "
                 "training goes on.",
-                UserWarning,
-                stacklevel=2,
             )
         now = time.monotonic()
         self._due_at = now + max(CHECKPOINT_SECONDS, (now - started) / WRITING_SHARE)

@@ -7,7 +7,6 @@ import copy
 import math
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -23,6 +22,7 @@ from sklearn_diffult._torch import (
     repeatable,
     threads_for,
 )
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.diffusion.batches import Batch, Batches
 from sklearn_diffult.diffusion.checkpoint import Checkpoint, DeferredSignals
 from sklearn_diffult.diffusion.denoiser import Denoiser, mean_square
@@ -346,11 +346,9 @@ class _Training:
         self._kept.seek(0)
         self._load(torch.load(self._kept, map_location="cpu", weights_only=True))
         self._rate /= 2
-        warnings.warn(
+        warn(
             f"The diffusion loss became {found} at step {step}; training goes on from step "
             f"{self.step} with half the learning rate. Lower learning_rate={self._rate:g}.",
-            UserWarning,
-            stacklevel=2,
         )
 
     def _backward(self, batch: Batch) -> Tensor:
@@ -369,12 +367,10 @@ class _Training:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         if self._micro_batch < wanted:
-            warnings.warn(
+            warn(
                 f"{wanted} rows at a time were too many for the device's memory: training goes on "
                 f"with {self._micro_batch}, whose gradients are added up to the same batches. "
                 "A lower batch_size makes smaller batches.",
-                UserWarning,
-                stacklevel=2,
             )
         return loss
 

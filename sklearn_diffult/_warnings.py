@@ -1,0 +1,17 @@
+"""Warnings that point at the user's line, however deep inside they arise."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+# Whose lines the user has not written.
+_BETWEEN = {"sklearn_diffult", "sklearn", "imblearn", "joblib", "torch", "contextlib"}
+
+
+def warn(message: str) -> None:
+    """Give a UserWarning at the innermost line outside this library and those that call it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
