@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import gen_batches
 
 BLOCK = 4096
+# Distances held at a time: 16 MiB of float64.
+BLOCK_SIZE = 2**21
+# Error of a squared distance from dot products, over the squared norms: far above what it can be.
+ROUNDING = 1e-10
 # A search takes as long as so many products of numbers, however few rows there are.
 SEARCH = 400_000
 
 
 def nearest_rows(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Number of the reference (m, d) that is nearest to each row (n, d), shape (n,)."""
-    # The search expands |a - b|^2 into dot products, which lose digits far from the origin; not so
-    # in float32, for which it reckons in float64.
     if rows.dtype == references.dtype == np.float32:
+        # Reckoned in float64.
         return pairwise_distances_argmin(rows, references)
+    nearest = np.empty(len(rows), dtype=np.intp)
+    for block, squared, error in squared_distances(rows, references):
+        least = (squared + error).min(axis=1, keepdims=True)
+        take_afresh(squared, squared - error <= least, rows[block], references)
+        nearest[block] = squared.argmin(axis=1)
+    return nearest
+
+
+def squared_distances(
+    rows: np.ndarray, references: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Blocks of rows (n, d), their squared distances to references (m, d), and how wrong those are.
+
+    Both arrays are of shape (n_block, m). Dot products are fast, but where one column is on a far
+    larger scale than another their rounding hides the latter: see `take_afresh`.
+    """
     centre = references.mean(axis=0, dtype=np.float64)
-    return pairwise_distances_argmin(rows - centre, references - centre)
+    norms, reference_norms = (np.square(each - centre).sum(axis=1) for each in (rows, references))
+    centred = references - centre
+    for block in gen_batches(len(rows), max(1, BLOCK_SIZE // len(references))):
+        squared = euclidean_distances(rows[block] - centre, centred, squared=True)
+        yield block, squared, ROUNDING * (norms[block, None] + reference_norms)
+
+
+def take_afresh(
+    squared: np.ndarray, doubtful: np.ndarray, rows: np.ndarray, references: np.ndarray
+) -> None:
+    """Replace doubtful squared distances of rows to references by those from differences."""
+    pairs = np.argwhere(doubtful)
+    n_at_a_time = max(1, BLOCK_SIZE // rows.shape[1])
+    for start in range(0, len(pairs), n_at_a_time):
+        i, j = pairs[start : start + n_at_a_time].T
+        squared[i, j] = np.square(paired_distances(rows[i], references, j))
 
 
 def nearest_distances(rows: np.ndarray, references: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn_diffult.metrics import (
     ManifoldScores,
     distance_to_closest_record,
-    fidelity,
     frechet_distance,
     inception_score,
     manifold_scores,
@@ -219,6 +218,8 @@ FEATURE_SETS = {
     "many features": (60, 50, 64, 3, "normal"),
     "one neighbour": (40, 70, 3, 1, "normal"),
     "duplicates and ties": (80, 100, 2, 4, "integers"),
+    "columns on other scales": (200, 300, 2, 3, "scales"),
+    "many columns on other scales": (150, 100, 20, 3, "scales"),
 }
 
 
@@ -229,13 +230,22 @@ def _feature_set(name):
         new = rng.randint(0, 6, size=(n_new, n_features))
         real = rng.randint(0, 5, size=(n_real, n_features))
         return new.astype(float), real.astype(float), k
+    if kind == "scales":
+        # Days since 1970 in seconds, of which many rows share each, beside rates.
+        units = np.r_[86400.0, np.ones(n_features - 1)]
+        first = np.r_[19_700, np.zeros(n_features - 1)]
+        new, real = (
+            np.column_stack([rng.randint(0, 9, size=n), rng.rand(n, n_features - 1)])
+            for n in (n_new, n_real)
+        )
+        return (first + new) * units, (first + real) * units, k
     return rng.normal(size=(n_new, n_features)), 1.2 * rng.normal(size=(n_real, n_features)), k
 
 
 @pytest.mark.parametrize("name", FEATURE_SETS)
 @pytest.mark.parametrize("block_size", [2**21, 64])
 def test_manifold_scores_are_those_of_all_pairs_in_any_block_size(monkeypatch, name, block_size):
-    monkeypatch.setattr(fidelity, "_BLOCK_SIZE", block_size)
+    monkeypatch.setattr("sklearn_diffult._nearest.BLOCK_SIZE", block_size)
     new, real, k = _feature_set(name)
     scores = vars(manifold_scores(new, real, n_neighbors=k))
     assert scores == pytest.approx(_by_brute_force(new, real, k), rel=1e-12)
@@ -299,6 +309,13 @@ def test_distances_to_the_closest_record_are_those_of_all_pairs():
 def test_the_closest_record_is_found_far_from_the_origin(offset):
     real = np.random.RandomState(0).normal(size=(100, 8)) + offset
     assert (distance_to_closest_record(real[::-1], real) == 0).all()
+
+
+def test_distance_sees_a_column_beside_one_on_a_far_larger_scale():
+    new, real, _ = _feature_set("columns on other scales")
+    assert (distance_to_closest_record(real, real) == 0).all()
+    expected = np.sqrt(((new[:, None] - real) ** 2).sum(axis=2)).min(axis=1)
+    np.testing.assert_allclose(distance_to_closest_record(new, real), expected, atol=1e-12)
 
 
 def test_bytes_do_not_wrap_around():

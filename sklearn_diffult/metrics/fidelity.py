@@ -6,7 +6,7 @@ use several metrics on the same rows, compute the features once and pass those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
@@ -15,20 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import rel_entr
-from sklearn.metrics import euclidean_distances
-from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import check_scalar, gen_batches
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import _num_samples
 
-from sklearn_diffult._nearest import nearest_distances, paired_distances
+from sklearn_diffult._nearest import nearest_distances, squared_distances, take_afresh
 from sklearn_diffult._seeds import new_random_state
 
 Features = Callable[[Any], ArrayLike]
 
-# Distances held at a time: 16 MiB of float64.
-_BLOCK_SIZE = 2**21
-# Error of a squared distance from dot products, over the squared norms: far above what it can be.
-_ROUNDING = 1e-10
 # Distances whose squares differ by less than this part of them are equal but for rounding.
 _TRACE = 1e-9
 
@@ -269,7 +263,10 @@ def manifold_scores(
     new_radii, real_radii = _squared_radii(new, n_neighbors), _squared_radii(real, n_neighbors)
     n_balls = np.zeros(len(new), dtype=np.int64)
     covered, recalled = np.empty((2, len(real)), dtype=bool)
-    for block, squared in _squared_distances(real, new, real_radii, new_radii):
+    for block, squared, error in squared_distances(real, new):
+        at_real_radius = np.abs(squared - real_radii[block, None]) <= error
+        at_new_radius = np.abs(squared - new_radii) <= error
+        take_afresh(squared, at_real_radius | at_new_radius, real[block], new)
         in_real_ball = squared < real_radii[block, None]
         n_balls += in_real_ball.sum(axis=0)
         covered[block] = in_real_ball.any(axis=1)
@@ -284,33 +281,14 @@ def manifold_scores(
 
 def _squared_radii(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Squared distance of each row to its k-th nearest other row, less a trace, shape (n,)."""
-    neighbors = NearestNeighbors(n_neighbors=n_neighbors).fit(rows - rows.mean(axis=0))
-    farthest = neighbors.kneighbors(return_distance=False)[:, -1]
-    return (1 - _TRACE) * np.square(paired_distances(rows, rows, farthest))
-
-
-def _squared_distances(
-    real: np.ndarray, new: np.ndarray, real_radii: np.ndarray, new_radii: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of real rows, and their squared distances (n_block, n_new) to all new rows.
-
-    Dot products are fast, but their rounding would decide whether a row about as far as a radius
-    is inside: such distances are taken afresh, from differences.
-    """
-    centre = real.mean(axis=0)
-    real_norms, new_norms = (np.square(rows - centre).sum(axis=1) for rows in (real, new))
-    centred_new = new - centre
-    for block in gen_batches(len(real), max(1, _BLOCK_SIZE // len(new))):
-        squared = euclidean_distances(real[block] - centre, centred_new, squared=True)
-        slack = _ROUNDING * (real_norms[block, None] + new_norms)
-        at_real_radius = np.abs(squared - real_radii[block, None]) <= slack
-        at_new_radius = np.abs(squared - new_radii) <= slack
-        pairs = np.argwhere(at_real_radius | at_new_radius)
-        n_at_a_time = max(1, _BLOCK_SIZE // new.shape[1])
-        for start in range(0, len(pairs), n_at_a_time):
-            i, j = pairs[start : start + n_at_a_time].T
-            squared[i, j] = np.square(paired_distances(real[block][i], new, j))
-        yield block, squared
+    radii = np.empty(len(rows))
+    for block, squared, error in squared_distances(rows, rows):
+        squared[np.arange(len(squared)), np.arange(len(rows))[block]] = np.inf
+        reach = np.partition(squared + error, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
+        may_be_in_reach = squared - error <= reach[:, None]
+        take_afresh(squared, may_be_in_reach, rows[block], rows)
+        radii[block] = np.partition(squared, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
+    return (1 - _TRACE) * radii
 
 
 def distance_to_closest_record(
