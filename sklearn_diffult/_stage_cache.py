@@ -7,11 +7,13 @@ import dataclasses
 import functools
 import glob
 import hashlib
+import importlib
 import inspect
 import io
 import os
 import re
 import sys
+import sysconfig
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +95,9 @@ def _pieces(value: Any) -> Iterator[bytes | memoryview]:
         yield from _pieces({name: getattr(value, name) for name in fields})
     elif _is_ours(value):
         yield f"ours {value.__module__}.{value.__qualname__};".encode()
+        # What a line of a table closes over may be all that tells it from the next.
+        cells = getattr(value, "__closure__", None) or ()
+        yield from _pieces([cell.cell_contents for cell in cells])
     else:
         yield from _pieces(_pickled(value))
 
@@ -111,9 +116,13 @@ def _pickled(value: Any) -> bytes:
     except Exception as error:  # whatever a foreign __reduce__ raises
         warn(
             f"{value!r} cannot be pickled ({error}), so what depends on it is neither cached nor "
-            "resumed. Define it at the top level of a module.",
+            "resumed. Define it at the top level of a module, and let it use nothing that cannot "
+            "be pickled, such as locks and open files."
         )
         return uuid.uuid4().bytes
+    finally:
+        for module in pickler.by_value:
+            cloudpickle.unregister_pickle_by_value(module)
     sources = "".join(sorted(pickler.sources)).encode()
     return CLASS_NAMES.sub(b"", stream.getvalue()) + sources
 
@@ -121,12 +130,24 @@ def _pickled(value: Any) -> bytes:
 class _ContentPickler(cloudpickle.Pickler):
     """Pickles what code does rather than where and when it was written.
 
-    Objects of a module are pickled as a name, so the module's source is collected beside them.
+    Functions and classes of a user's modules are pickled by value, as they are in memory: a file
+    may have been edited since it was imported. Those of installed packages, and whole modules, are
+    pickled as a name, so the module's source is collected beside them.
     """
 
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
         self.sources: set[str] = set()
+        self.by_value: list[types.ModuleType] = []
+
+    def persistent_id(self, obj: Any) -> Any:
+        """Stand in for what pickles differently in every process, by hash order or by address."""
+        if type(obj) in (set, frozenset):
+            return type(obj).__name__, sorted(map(key_of, obj))
+        if isinstance(obj, torch.Tensor):
+            content = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            return str(obj.dtype), tuple(obj.shape), obj.requires_grad, key_of(content)
+        return None
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.CodeType):
@@ -134,18 +155,29 @@ class _ContentPickler(cloudpickle.Pickler):
             names = ("co_code", "co_consts", "co_names", "co_varnames", "co_freevars")
             signature = ("co_cellvars", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount")
             return tuple, ([getattr(obj, name) for name in (*names, *signature, "co_flags")],)
-        if isinstance(obj, types.FunctionType | type | types.ModuleType):
+        if isinstance(obj, types.ModuleType):
             self._collect_source(obj)
+            return importlib.import_module, (obj.__name__,)
+        if isinstance(obj, types.FunctionType | type) and (module := inspect.getmodule(obj)):
+            if _is_installed(module):
+                self._collect_source(module)
+            elif module.__name__ != "__main__" and module not in self.by_value:
+                cloudpickle.register_pickle_by_value(module)
+                self.by_value.append(module)
         return super().reducer_override(obj)
 
-    def _collect_source(self, obj: Any) -> None:
-        module = inspect.getmodule(obj)
-        name = getattr(module, "__name__", "__main__")
-        # What is in __main__ is pickled by value; its text changes with every edit of the script.
-        if module is None or name == "__main__" or name.partition(".")[0] in KNOWN_PACKAGES:
-            return
-        with contextlib.suppress(OSError, TypeError):
-            self.sources.add(inspect.getsource(module))
+    def _collect_source(self, module: types.ModuleType) -> None:
+        if module.__name__.partition(".")[0] not in KNOWN_PACKAGES:
+            with contextlib.suppress(OSError, TypeError):
+                self.sources.add(inspect.getsource(module))
+
+
+def _is_installed(module: types.ModuleType) -> bool:
+    """Tell what nobody edits from a user's own modules."""
+    if module.__name__.partition(".")[0] in KNOWN_PACKAGES:
+        return True
+    places = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    return (getattr(module, "__file__", None) or "").startswith(tuple(places))
 
 
 # --------------------------------------------------------------------------------------

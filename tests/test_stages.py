@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 
+import cloudpickle
 import joblib
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn_diffult import DiffusionBalancer, Pipeline, WeightedTorchClassifier
 from sklearn_diffult import _stage_cache as cache_module
 from sklearn_diffult._stage_cache import StageCache, key_of
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
 from sklearn_diffult.streams import CandidateStream
 
 X, Y = make_classification(90, n_features=5, weights=[0.75], class_sep=2, random_state=0)
@@ -520,6 +522,28 @@ def test_a_class_written_in_a_notebook_has_the_same_key_in_every_process_until_i
     assert key == same != other
 
 
+CLOSING_OVER = """
+import torch
+from sklearn_diffult._stage_cache import key_of
+held, names = torch.nn.Linear(2, 2), {{"a", "b", "c", "d", "e"}}
+with torch.no_grad():
+    for parameter in held.parameters():
+        parameter.fill_({value})
+def regularizer(batch):
+    return held(batch.clean) if batch in names or batch in {{"x", "y", "z"}} else 0
+def network(shape, n_classes, names=frozenset(names)):
+    return held
+print(key_of(regularizer), key_of(network))
+"""
+
+
+def test_tensors_and_sets_give_the_same_key_in_every_process():
+    code, changed = (CLOSING_OVER.format(value=value) for value in (1, 2))
+    first, same, other = (keys.split() for keys in keys_in_processes(code, code, changed))
+    assert first == same
+    assert not set(first) & set(other)
+
+
 @dataclasses.dataclass
 class Zeros:
     factor: float = 1.0
@@ -544,16 +568,42 @@ def test_your_own_dataclasses_are_told_apart_by_what_they_do_and_hold():
 
 def test_the_key_of_a_modules_class_changes_with_its_source(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    keys = []
-    for factor in (2, 3):
-        module = f"own_network_{tmp_path.name}"
-        (tmp_path / f"{module}.py").write_text(NETWORK.format(factor=factor))
-        sys.modules.pop(module, None)
-        importlib.invalidate_caches()
-        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
-        keys.append(key_of(importlib.import_module(module).Network))
-    sys.modules.pop(module, None)
-    assert keys[0] != keys[1]
+    path = tmp_path / f"own_network_{tmp_path.name}.py"
+    keys = {key_of(import_module(path, NETWORK.format(factor=n)).Network) for n in (2, 3)}
+    sys.modules.pop(path.stem)
+    assert len(keys) == 2
+
+
+def import_module(path, text):
+    path.write_text(text)
+    importlib.invalidate_caches()
+    shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+    sys.modules.pop(path.stem, None)
+    return importlib.import_module(path.stem)
+
+
+STRENGTH = "STRENGTH = {}\ndef regularizer(batch): return STRENGTH * batch.sigma"
+
+
+def test_the_key_of_a_modules_function_is_that_of_what_is_in_memory(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / f"own_regularizer_{tmp_path.name}.py"
+    module = import_module(path, STRENGTH.format(1))
+    one = key_of(module.regularizer)
+    path.write_text(STRENGTH.format(2))
+    assert key_of(module.regularizer) == one
+    module.STRENGTH = 2
+    two = key_of(module.regularizer)
+    assert two != one
+    assert key_of(import_module(path, STRENGTH.format(2)).regularizer) == two
+    assert not cloudpickle.list_registry_pickle_by_value()
+    sys.modules.pop(path.stem)
+
+
+def test_lines_of_a_table_that_one_function_made_are_told_apart():
+    assert len({key_of(network) for network in DENOISER_NETWORKS.values()}) == len(
+        DENOISER_NETWORKS
+    )
 
 
 def test_what_cannot_be_pickled_is_never_found_again():
