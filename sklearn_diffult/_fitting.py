@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
 from sklearn_diffult._torch import autocast, progress, repeatable, threads_for
@@ -35,6 +36,14 @@ class Rows(NamedTuple):
         """Return the rows where `mask` is true, with weights of mean 1 again."""
         weights = self.weights[mask]
         return Rows(self.inputs[mask], self.targets[mask], weights / weights.mean())
+
+
+def of_positive_weight(
+    X: Any, y: np.ndarray, weights: np.ndarray
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Drop rows of weight zero."""
+    keep = weights > 0
+    return (X, y, weights) if keep.all() else (_safe_indexing(X, keep), y[keep], weights[keep])
 
 
 def weighted_batches(
@@ -206,7 +215,11 @@ class Training:
         self.module.to(self.device).train()
         optimizer = _adamw(self.module, self.learning_rate, self.weight_decay)
         if optimizer_state is not None:
+            # A state brings its own, but the parameter may have been changed since.
+            decays = [group["weight_decay"] for group in optimizer.param_groups]
             optimizer.load_state_dict(optimizer_state)
+            for group, decay in zip(optimizer.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
         chances = torch.ones_like(rows.weights) if self.scale_loss else rows.weights
         batch_size = min(self.batch_size, len(chances))
         batches = weighted_batches(chances, batch_size, self.generator)
@@ -276,6 +289,20 @@ def _adamw(module: nn.Module, learning_rate: float, weight_decay: float) -> torc
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+
+@contextlib.contextmanager
+def none_rather_than_half(classifier: Any) -> Iterator[None]:
+    """Take all that is fitted from a classifier whose training fails or is interrupted.
+
+    Untrained, half-trained or full of NaN, it would predict without a word.
+    """
+    try:
+        yield
+    except BaseException:
+        for name in [name for name in vars(classifier) if name.endswith("_")]:
+            delattr(classifier, name)
+        raise
 
 
 @contextlib.contextmanager

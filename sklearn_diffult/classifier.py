@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from sklearn_diffult._fitting import (
     constant,
     draw_seed,
     hold_out,
+    none_rather_than_half,
+    of_positive_weight,
     private_global_rng,
     warm_up_then_cosine,
 )
@@ -221,7 +223,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             Labels of at least two classes.
         sample_weight : array-like of shape (n_rows,) or None, default=None
             Non-negative, of any scale. None takes the weights that rows from a
-            ``DiffusionBalancer`` carry, else 1.
+            ``DiffusionBalancer`` carry in a pipeline, else 1.
 
         Returns
         -------
@@ -238,22 +240,24 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         X, y, weights = self._check_training_rows(X, y, sample_weight, reset=True)
-        classes, counts = np.unique(y, return_counts=True)
+        classes = np.unique(y)
         if len(classes) < 2:
             raise ValueError(
                 f"y holds {len(classes)} class ({classes.tolist()}) in rows of positive weight; "
                 "a classifier needs at least 2 classes."
             )
-        if self.early_stopping and counts.max() < 2:
-            raise ValueError("early_stopping=True needs a class of 2 rows or more to hold out.")
         weights = weights * class_factors(self.class_weight, y, weights, classes)
-        self._start(X, weights, classes)
-        rows, early_stopping = self._encode(X, y, weights), None
+        X, y, weights = of_positive_weight(X, y, weights)
+        if self.early_stopping and np.unique(y, return_counts=True)[1].max() < 2:
+            raise ValueError("early_stopping=True needs a class of 2 rows or more to hold out.")
         n_steps = auto_n_steps(len(y)) if isinstance(self.n_steps, str) else self.n_steps
-        if self.early_stopping:
-            rows, held_out = hold_out(rows, self.validation_fraction, self._seeds)
-            early_stopping = EarlyStopping(held_out, max(1, n_steps // _LOOKS), self.patience)
-        self._train(rows, n_steps, warm_up_then_cosine, early_stopping)
+        self._start(X, weights, classes)
+        with none_rather_than_half(self):
+            rows, early_stopping = self._encode(X, y, weights), None
+            if self.early_stopping:
+                rows, held_out = hold_out(rows, self.validation_fraction, self._seeds)
+                early_stopping = EarlyStopping(held_out, max(1, n_steps // _LOOKS), self.patience)
+            self._train(rows, n_steps, warm_up_then_cosine, early_stopping)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -262,7 +266,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X, y, sample_weight
-            As in :meth:`fit`; weights count within one call. The first call fixes the encoding.
+            As in :meth:`fit`, weights within one call. The first, best large, fixes the encoding.
         classes : array-like of shape (n_classes,), default=None
             Every label that will ever come; needed in the first call, unless ``fit`` came before.
 
@@ -289,10 +293,14 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         if len(unknown):
             raise ValueError(f"y holds {unknown.tolist()}, not among classes={known.tolist()}.")
         weights = weights * class_factors(self.class_weight, y, weights, known)
+        X, y, weights = of_positive_weight(X, y, weights)
         if first:
             self._start(X, weights, known)
-        rows = self._encode(X, y, weights)
-        self._train(rows, math.ceil(len(y) / self.batch_size), constant)
+        # Rows that a later call refuses leave the module as it is.
+        with none_rather_than_half(self) if first else nullcontext():
+            rows = self._encode(X, y, weights)
+        with none_rather_than_half(self):
+            self._train(rows, math.ceil(len(y) / self.batch_size), constant)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -340,10 +348,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         X = self._check_rows(X, reset)
         check_consistent_length(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        keep = weights > 0
-        if keep.all():
-            return X, y, weights
-        return _safe_indexing(X, keep), y[keep], weights[keep]
+        return of_positive_weight(X, y, weights)
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
         if has_columns(X):
@@ -406,15 +411,10 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             augmentations=resolve_augmentations(self.augment, self._codec.is_image),
             verbose=self.verbose,
         )
-        try:
-            with explain_out_of_memory("batch_size"), self._module_rng(device):
-                losses, self._optimizer_state = training.run(
-                    rows, n_steps, schedule, self._optimizer_state, early_stopping
-                )
-        except BaseException:
-            # Half-trained or full of NaN, it would predict without a word.
-            del self.module_
-            raise
+        with explain_out_of_memory("batch_size"), self._module_rng(device):
+            losses, self._optimizer_state = training.run(
+                rows, n_steps, schedule, self._optimizer_state, early_stopping
+            )
         if early_stopping is not None:
             self.validation_scores_ = early_stopping.scores
         self.loss_curve_ += losses

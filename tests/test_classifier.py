@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_diffult._fitting import EarlyStopping, Rows, hold_out, weighted_batches
@@ -660,7 +661,45 @@ def test_an_interrupted_fit_leaves_nothing_that_predicts(overlapping):
     with pytest.raises(KeyboardInterrupt):
         model.fit(X_images, y_images)
     with pytest.raises(NotFittedError):
-        model.predict(X)
+        check_is_fitted(model)
+
+
+@pytest.mark.parametrize(("method", "more"), [("fit", {}), ("partial_fit", {"classes": [0, 1]})])
+def test_an_interruption_before_the_first_step_leaves_nothing_that_predicts(
+    method, more, overlapping, monkeypatch
+):
+    X, y, _ = overlapping
+
+    def interrupt(codec, rows):
+        raise KeyboardInterrupt
+
+    model = quick()
+    monkeypatch.setattr(TableCodec, "encode", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(model, method)(X, y, **more)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+
+
+def test_classes_of_weight_zero_are_not_held_out():
+    y = np.r_[np.zeros(40, int), 1, 2]
+    model = quick(early_stopping=True, class_weight={0: 0, 1: 1, 2: 1})
+    with pytest.raises(ValueError, match="a class of 2 rows or more to hold out"):
+        model.fit(np.random.RandomState(0).normal(size=(42, 2)), y)
+
+
+def test_weight_decay_can_be_changed_between_partial_fits(overlapping):
+    X, y, _ = overlapping
+    shrunk = quick(learning_rate=0.01).partial_fit(X, y, classes=[0, 1])
+    other = copy.deepcopy(shrunk)
+    for _ in range(10):
+        other.partial_fit(X, y)
+        shrunk.set_params(weight_decay=20.0).partial_fit(X, y)
+    sizes = [
+        sum(float(p.detach().square().sum()) for p in m.module_.parameters() if p.ndim > 1)
+        for m in (shrunk, other)
+    ]
+    assert sizes[0] < 0.5 * sizes[1]
 
 
 @pytest.mark.parametrize(
@@ -716,7 +755,9 @@ def test_sparse_tables_are_taken_like_dense_ones(kind, overlapping):
     np.testing.assert_array_equal(model.predict_proba(kind(X)), expected)
 
 
-@pytest.mark.parametrize(("factor", "warns"), [(1 / 255, True), (0.3, False), (60, True)])
+@pytest.mark.parametrize(
+    ("factor", "warns"), [(1 / 255, True), (1 / 16, True), (0.3, False), (16, True)]
+)
 def test_images_on_another_scale_than_in_fit_are_told(factor, warns):
     X, y = images(dtype=np.float64)
     model = quick(n_steps=2).fit(X, y)

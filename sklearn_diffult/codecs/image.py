@@ -28,7 +28,7 @@ MIN_SIDE = 8
 # Fitted attributes that JSON can hold.
 _PLAIN = ("mode_", "layout_", "pixel_shape_", "low_", "high_", "is_whole_", "sample_shape")
 # Images that span less of what `fit` saw, or more by such a factor, were scaled otherwise.
-OTHER_SCALE = 50
+OTHER_SCALE = 8
 
 
 def looks_like_images(X: Any) -> bool:
