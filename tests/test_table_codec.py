@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 import pickle
 
@@ -632,6 +633,41 @@ REFUSED = {
     "tuple": pd.Series([(1, [2]), 2.0], dtype=object),
     "ndarray": pd.Series([np.arange(3), 2.0], dtype=object),
 }
+
+
+def test_decimals_are_refused_rather_than_taken_for_text():
+    X = pd.DataFrame({"price": [decimal.Decimal("1.99"), None]})
+    with pytest.raises(TypeError, match="'price' of X holds Decimal.*astype"):
+        fitted(X)
+
+
+@pytest.mark.parametrize("choice", [None, ["size"], [True, False, False]])
+def test_what_holds_no_numbers_is_a_category_whatever_the_choice(choice):
+    X = pd.DataFrame(
+        {
+            "size": [1, 2, 3] * 4,
+            "code": pd.Categorical([1000, 2000, 7000] * 4),
+            "flag": np.array([True, False, None] * 4, dtype=object),
+        }
+    )
+    codec = fitted(X, categorical_features=choice)
+    new = codec.decode(noise(codec, 100))
+    assert set(new["code"]) == {1000, 2000, 7000}
+    assert {type(each) for each in new["flag"]} == {bool, type(None)}
+
+
+def test_categories_of_nullable_integers_are_told_apart_beyond_what_floats_hold():
+    codes = [2**53 + 1, 2**53 + 3, 2**53 + 5]
+    X = pd.DataFrame({"code": pd.array([*codes * 4, None], dtype="Int64")})
+    codec = fitted(X, categorical_features=["code"])
+    new = codec.decode(noise(codec, 100))
+    assert new["code"].dtype == "Int64"
+    assert set(new["code"].dropna()) == set(codes)
+
+
+def test_tuples_of_mixed_rows_keep_the_types_of_their_columns():
+    rows = (("a", 1.5), ("b", 2.5), ("a", 3.5))
+    assert fitted(rows).sample_shape == fitted(list(map(list, rows))).sample_shape == (2,)
 
 
 @pytest.mark.parametrize("what", REFUSED)

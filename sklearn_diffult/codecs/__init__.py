@@ -46,8 +46,8 @@ def _seem_images(X: Any) -> str:
     """Say that a table seems to hold square grey images, "" where it does not."""
     try:
         values = np.asarray(X)
-    except ValueError:
-        # Rows of different lengths.
+    except (TypeError, ValueError):
+        # Rows of different lengths, or columns that no dtype holds together.
         return ""
     n_columns = values.shape[1] if values.ndim == 2 and len(values) > 0 else 0
     side = math.isqrt(n_columns)

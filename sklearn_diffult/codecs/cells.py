@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -101,7 +102,7 @@ def open_columns(X: Any) -> list[Cells]:
         ]
     values = X.toarray() if sparse.issparse(X) else open_array(X, "X")
     check_rows(values.shape, "X")
-    if isinstance(X, list):
+    if isinstance(X, list | tuple):
         # A list has no dtype: each of its columns shall keep its own Python type.
         values = np.array(X, dtype=object)
     open_one = _open_objects if values.dtype.kind in "OUS" else _open_numbers
@@ -136,6 +137,9 @@ def _open_series(series: Any, title: str) -> Cells:
         _refuse(title, str(dtype))
     if kind in "iuf" and is_nullable:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        if kind != "f" and (np.abs(values) > 2**53).any():
+            # Floats do not tell them apart, and they may be names.
+            return _open_objects(series.to_numpy(dtype=object), title)
         return Cells(title, "real" if kind == "f" else "whole", values)
     if kind in "OUSb" and (is_nullable or kind != "b"):
         cells = _open_objects(series.to_numpy(dtype=object), title)
@@ -153,6 +157,10 @@ def _open_numbers(values: np.ndarray, title: str) -> Cells:
 def _open_objects(values: np.ndarray, title: str) -> Cells:
     items = values.tolist()
     types = set(map(type, items))
+    if decimal.Decimal in types:
+        raise TypeError(
+            f"{title} holds Decimal, which would be taken for text. Give floats, by astype(float)."
+        )
     for each in types:
         nested = issubclass(each, Collection) and not issubclass(each, str | bytes)
         if nested or each.__hash__ is None or issubclass(each, _TIMES + (complex,)):

@@ -70,7 +70,8 @@ def check_rows(shape: tuple[int, ...], name: str) -> None:
     if len(shape) != 2:
         raise ValueError(
             f"{name} has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
-            "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one)."
+            "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one). Of a single "
+            "column, reshape(-1, 1) or to_frame() makes a table."
         )
 
 

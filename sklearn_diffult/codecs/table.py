@@ -211,8 +211,13 @@ def _resolve_categories(
     """
     if isinstance(choice, str) and choice == "auto":
         return [column.is_declared or column.kind in ("bool", "text") for column in columns]
+    # These hold no numbers that could be given back, whatever the choice says.
+    chosen = [
+        column.is_declared or (column.kind == "bool" and column.values.dtype == object)
+        for column in columns
+    ]
     if choice is None:
-        return [False] * len(columns)
+        return chosen
     if isinstance(choice, str):
         raise ValueError(_bad_choice(choice, "is no list", names))
     keys = np.asarray(choice, dtype=object).tolist()
@@ -221,8 +226,7 @@ def _resolve_categories(
     if keys and all(isinstance(key, bool | np.bool_) for key in keys):
         if len(keys) != len(columns):
             raise ValueError(_bad_choice(choice, f"masks {len(keys)} of {len(columns)}", names))
-        return [bool(key) for key in keys]
-    chosen = [False] * len(columns)
+        return [bool(key) or always for key, always in zip(keys, chosen, strict=True)]
     for key in keys:
         if isinstance(key, str):
             matches = [i for i, name in enumerate(names or []) if name == key]
