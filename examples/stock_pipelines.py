@@ -31,4 +31,4 @@ for omega in (0.0, 0.5):
     same = all(np.allclose(probabilities[0], other) for other in probabilities[1:])
     agree = "agree" if same else "differ"
     rare = probabilities[0][:, -1].mean()
-    print(f"omega = {omega}: the pipelines {agree}; mean probability of the rare class {rare:.3f}")
+    print(f"omega = {omega}: the pipelines {agree}; mean probability of the rare class {rare:.4f}")

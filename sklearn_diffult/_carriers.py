@@ -38,7 +38,8 @@ def check_weights(weights: ArrayLike, n_samples: int, source: str) -> Weights:
             f"{source} must give one weight per row, shape ({n_samples},), got {checked.shape}."
         )
     if not np.isfinite(checked).all() or (checked < 0).any():
-        raise ValueError(f"{source} must give finite weights >= 0, got {checked}.")
+        worst = checked[~np.isfinite(checked) | (checked < 0)][0]
+        raise ValueError(f"{source} must give finite weights >= 0, got {worst:g} among them.")
     if not checked.any():
         raise ValueError(f"{source} gave every row weight 0: at least one must be positive.")
     return checked

@@ -30,6 +30,7 @@ from sklearn_diffult.stages import Stages, generate_rows
 from sklearn_diffult.training_data import (
     TrainingData,
     check_training_data,
+    check_weighting,
     concerns,
     rows_to_generate,
 )
@@ -84,7 +85,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Optimisation steps. ``"auto"``: ``60 * n_rows / batch_size`` for images, at least 1,000;
         ``25 * sqrt(n_rows)`` for tables, at least 400; never over 30,000.
     batch_size : int or "auto", default="auto"
-        Rows per step; ``"auto"`` is 64 for images, 128 for tables.
+        Rows per step, at most as many as there are; ``"auto"`` is 64 for images, 128 for tables.
     learning_rate : float or "auto", default="auto"
         Its peak; it warms up over 5 % of the steps and falls to 0 as a cosine. ``"auto"`` is 0.001
         for images, 0.003 for tables.
@@ -400,6 +401,9 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
         """Follow the main path: encode, train, generate, filter, weigh, decode."""
         data, wanted, stages = self._encode(X, y)
+        omega = resolve(self.omega, defaults(data.codec.is_image).omega)
+        if callable(self.weighting):
+            check_weighting(self.weighting, omega, data, wanted)
         with stages.resumable():
             result = stages.train()
             evidence = stages.evidence()
@@ -407,11 +411,13 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
             selection = stages.select(wanted, candidates)
             labels, y_resampled = data.with_synthetic_labels(selection.indices)
             synthetic = np.arange(len(labels)) >= len(data.labels)
-            omega = resolve(self.omega, defaults(data.codec.is_image).omega)
             weights = compute_weights(labels, synthetic, omega, self.weighting)
             X_resampled = data.codec.append(data.X, selection.rows)
+            reports = self._reports(data, selection, evidence)
+            # Whoever interrupts what comes before keeps the former model and results.
             self._take(data, wanted, result)
-            self._report(data, selection, evidence)
+            self.__dict__.update(reports)
+            self._complain()
         self.synthetic_mask_, self.sample_weight_ = synthetic, weights
         return X_resampled, y_resampled, weights.copy()
 

@@ -19,7 +19,8 @@ from sklearn_diffult._seeds import new_random_state
 
 
 def _exponential_count(n_max: int, imbalance_ratio: float, position: float) -> int:
-    return int(n_max * imbalance_ratio ** (-position))
+    # A whole number must not fall short of itself by rounding.
+    return int(n_max * imbalance_ratio ** (-position) * (1 + 1e-12))
 
 
 def _step_count(n_max: int, imbalance_ratio: float, position: float) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from sklearn_diffult.classifier import WeightedTorchClassifier
 from sklearn_diffult.filters import Evidence, Recall, compute_anew
@@ -74,12 +75,16 @@ def gather_evidence(
         own, labels = flat.reshape(-1, *rows.shape[1:]), np.full(len(flat), label)
         return np.mean([_surprise(judge, own, labels) for judge in judges()], axis=0)
 
+    def embed(flat: np.ndarray) -> np.ndarray:
+        own = flat.reshape(-1, *rows.shape[1:])
+        return _outputs(classifier_of("classifier"), "features", own)
+
     return Evidence(
         encoded.flatten(1).numpy(),
         indices,
         n_classes,
         twins_are_harmless=encoded.ndim == 2,
-        embed=lambda flat: classifier_of("classifier").embed(flat.reshape(-1, *rows.shape[1:])),
+        embed=embed,
         surprise=surprise,
         held_out_surprise=held_out_surprise,
         recall=recall,
@@ -101,4 +106,10 @@ def _surprise(
     classifier: WeightedTorchClassifier, rows: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """-log p(label | row), shape (n,)."""
-    return -classifier.predict_log_proba(rows)[np.arange(len(rows)), labels]
+    logits = _outputs(classifier, "__call__", rows).astype(np.float64)
+    return -log_softmax(logits, axis=1)[np.arange(len(rows)), labels]
+
+
+def _outputs(classifier: WeightedTorchClassifier, method: str, rows: np.ndarray) -> np.ndarray:
+    # `predict` would warn of images on another scale where a poor model's are almost flat.
+    return classifier._in_blocks(method, classifier._codec.encode(rows))

@@ -28,6 +28,8 @@ MIN_ROWS_FOR_OWN_SCALE = 10
 MAX_QUERIES = 2_000
 # Rows nearer than this, in units of d1, are equal but for rounding.
 EXACT = 1e-6
+# In nats: rows that the classifiers hold for their class at 99 % surprise nobody.
+LEAST_SURPRISE = 0.01
 
 
 def leave_one_out(
@@ -218,7 +220,10 @@ def _features(evidence: Evidence, metric: str) -> tuple[Embed, np.ndarray]:
 
 
 def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
-    """Surprise -log p(class | row), over the mean surprise of held-out real rows of the class."""
+    """Surprise -log p(class | row), over the mean surprise of held-out real rows of the class.
+
+    At least over 0.01, as in a class that is easily told the mean is nothing but noise.
+    """
     if evidence.surprise is None or evidence.held_out_surprise is None:
         raise ValueError("d3 needs a classifier: Evidence.surprise is None.")
     held_out = evidence.held_out_surprise
@@ -227,7 +232,7 @@ def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
         # The median surprise of easy classes is next to 0; the mean is their cross-entropy.
         lambda: class_scales(held_out(), evidence.labels, evidence.n_classes, np.nanmean),
     )
-    return evidence.surprise(rows, label) / scales[label]
+    return evidence.surprise(rows, label) / max(scales[label], LEAST_SURPRISE)
 
 
 def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:

@@ -30,6 +30,7 @@ class Results:
     d3_max: float | str | None
     max_rounds: int
     on_shortfall: str
+    filter_report_: dict[Any, dict[str, int]]
 
     def forget_resampling(self) -> Self:
         """Drop what only the last ``fit_resample`` is about, before the balancer is handed on.
@@ -56,17 +57,24 @@ class Results:
         self.denoiser_ = result.denoiser
         self.loss_curve_, self.rows_per_second_ = result.loss_curve, result.rows_per_second
 
-    def _report(self, data: TrainingData, selection: Selection, evidence: Evidence) -> None:
-        """Set what became of the candidates, and speak up where too few passed."""
+    def _reports(
+        self, data: TrainingData, selection: Selection, evidence: Evidence
+    ) -> dict[str, Any]:
+        """Return fitted attributes that say what became of the candidates."""
         labels = data.classes.tolist()
-        self.filter_report_ = {labels[each.label]: each.report for each in selection.candidates}
-        self.rejected_examples_ = {
-            labels[each.label]: (data.codec.decode(torch.stack(each.examples)), each.reasons)
-            for each in selection.candidates
-            if each.examples
-        }
         rows = selection.rows.flatten(1).numpy()
-        self.privacy_report_ = report_privacy(evidence, rows, selection.indices, labels)
+        return {
+            "filter_report_": {labels[each.label]: each.report for each in selection.candidates},
+            "rejected_examples_": {
+                labels[each.label]: (data.codec.decode(torch.stack(each.examples)), each.reasons)
+                for each in selection.candidates
+                if each.examples
+            },
+            "privacy_report_": report_privacy(evidence, rows, selection.indices, labels),
+        }
+
+    def _complain(self) -> None:
+        """Speak up where too few candidates passed."""
         unasked = ["d3"] if self.d3_max == "auto" else []
         message = shortfall_message(self.filter_report_, self.max_rounds, unasked)
         if message and self.on_shortfall == "raise":

@@ -186,7 +186,7 @@ def shortfall_message(
         advice.append(f"Raise {' and '.join(maxima)}, or turn the filter off with None.")
     if rejecting - {NEAR_COPY}:
         advice.append(
-            "In classes of a few rows, start='class' with a lower start_noise keeps closer to them."
+            "In classes of a few rows, a lower start_noise with start='class' keeps closer to them."
         )
     if NEAR_COPY in rejecting:
         advice.append(

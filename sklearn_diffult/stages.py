@@ -16,13 +16,13 @@ import torch
 
 from sklearn_diffult._seeds import child_seeds
 from sklearn_diffult._stage_cache import StageCache, key_of
-from sklearn_diffult._torch import lookup, resolve_device, resolve_precision
+from sklearn_diffult._torch import lookup, new_generator, resolve_device, resolve_precision
 from sklearn_diffult.codecs import ImageCodec, TableCodec
 from sklearn_diffult.codecs.containers import BLOCK
 from sklearn_diffult.diffusion.checkpoint import checkpoint_path, hold_checkpoint
 from sklearn_diffult.diffusion.denoiser import Denoiser
 from sklearn_diffult.diffusion.generation import generate, row_seed
-from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
+from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS, sigma_grid
 from sklearn_diffult.diffusion.starts import eligible_rows
 from sklearn_diffult.diffusion.trainer import TrainingResult, train
 from sklearn_diffult.evidence import gather_evidence
@@ -30,6 +30,7 @@ from sklearn_diffult.filters import METRICS, Evidence
 from sklearn_diffult.networks.denoisers import named_network
 from sklearn_diffult.plans import (
     build_network,
+    check_shape,
     filter_plan,
     generation_plan,
     own_randomness,
@@ -74,16 +75,26 @@ class Stages:
             _make_directory(parameters.checkpoint)
         self._is_image = data.codec.is_image
         self._device = resolve_device(parameters.device)
-        self._check_start()
+        self._check_own_parts()
+        random_state = parameters.random_state
+        is_drawn_from = isinstance(random_state, np.random.RandomState)
+        self._random_state_before = random_state.get_state() if is_drawn_from else None
         self._seeds = self._draw_seeds()
 
-    def _check_start(self) -> None:
-        """Find out before training whether the user's own choice of starts is one."""
-        start = generation_plan(self._parameters, self._is_image, self._device).start
-        if start is not None:
-            with own_randomness(self._parameters, 0, self._device):
+    def _check_own_parts(self) -> None:
+        """Find out before training whether the user's own starts and solver are such."""
+        plan = generation_plan(self._parameters, self._is_image, self._device)
+        with own_randomness(self._parameters, 0, self._device):
+            if plan.start is not None:
                 for label in range(len(self._data.classes)):
-                    eligible_rows(start, self._data.indices, label)
+                    eligible_rows(plan.start, self._data.indices, label)
+            if callable(self._parameters.solver):
+                rows = torch.zeros(2, *self._data.codec.sample_shape, device=self._device)
+                grid = sigma_grid(plan.n_steps, 1.0).float().to(self._device)
+                drawing = new_generator(0, self._device)
+                with torch.no_grad():
+                    found = plan.solver(lambda x, sigma: 0 * x, rows, grid, drawing)
+                check_shape("solver", found, rows)
 
     def _draw_seeds(self) -> list[int]:
         """Draw a seed each for candidates, network, training and classifiers.
@@ -113,7 +124,8 @@ class Stages:
         denoiser = self._new_denoiser()
         sigma_distribution = lookup(SIGMA_DISTRIBUTIONS, parameters.sigma_distribution)
         with (
-            own_randomness(parameters, seed, self._device) as foreign_generators,
+            # `Batches` draws from this seed and the next three.
+            own_randomness(parameters, seed + 4, self._device) as foreign_generators,
             hold_checkpoint(parameters.checkpoint, lambda: self._checkpoint_key) as checkpoint,
         ):
             return train(
@@ -159,6 +171,9 @@ class Stages:
         try:
             yield
         except KeyboardInterrupt as interrupt:
+            if self._random_state_before is not None:
+                # The same call would otherwise draw other seeds, and find no checkpoint of theirs.
+                self._parameters.random_state.set_state(self._random_state_before)
             if directory is not None:
                 interrupt.add_note(self.advice())
             raise
@@ -286,7 +301,8 @@ def generate_rows(
         real = data.encoded, data.indices
     if device.type != "cpu":
         denoiser = copy.deepcopy(denoiser).to(device)
-    with own_randomness(parameters, row_seed(seed, labels[0], positions[0]), device):
+    # Not the seed that the solver's generator has.
+    with own_randomness(parameters, row_seed(seed + 1, labels[0], positions[0]), device):
         return generate(
             denoiser,
             labels,

@@ -17,6 +17,7 @@ from sklearn_diffult._labels import check_objects
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
 from sklearn_diffult.codecs.columns import DISCRETE
 from sklearn_diffult.codecs.containers import labels_like
+from sklearn_diffult.weights import Weighting, compute_weights
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def rows_to_generate(
     if isinstance(target, Integral):
         target = float(target)
     if isinstance(target, Mapping):
+        target = dict(target)  # imbalanced-learn takes no other kind
         for label, n in target.items():
             if isinstance(n, bool) or not isinstance(n, Real) or n % 1:
                 raise TypeError(
@@ -133,6 +135,21 @@ def rows_to_generate(
                 )
     strategy = check_sampling_strategy(target, labels, "over-sampling")
     return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}
+
+
+def check_weighting(
+    weighting: Weighting, omega: float, data: TrainingData, wanted: Mapping[Any, int]
+) -> None:
+    """Find out before training whether a user's own weighting gives weights to the rows to come.
+
+    Raises
+    ------
+    ValueError
+        If it does not; and whatever it raises by itself.
+    """
+    lacking = [wanted.get(label, 0) for label in data.classes.tolist()]
+    labels, _ = data.with_synthetic_labels(np.repeat(np.arange(len(lacking)), lacking))
+    compute_weights(labels, np.arange(len(labels)) >= len(data.labels), omega, weighting)
 
 
 def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list[str]:

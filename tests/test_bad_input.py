@@ -415,6 +415,29 @@ def test_a_network_for_other_rows_is_refused(network, X, messages):
     assert_refused(balancer(network=network), X, Y, messages)
 
 
+class OneNumberARow(torch.nn.Module):
+    def forward(self, x, noise_level, labels):
+        return x.mean(dim=1, keepdim=True)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("parameters", "messages"),
+    [
+        ({"network": lambda shape, n_classes: OneNumberARow()}, ["(2, 3) for 2 rows", "(2, 1)"]),
+        ({"solver": lambda denoise, x, grid, drawing: denoise(x, grid[0])[:1]}, ["(1, 3)"]),
+        ({"solver": lambda denoise, x, grid, drawing: None}, ["solver must return", "None"]),
+        ({"weighting": lambda y, mask, omega: np.ones(3)}, ["shape (16,)", "(3,)"]),
+        ({"weighting": lambda y, mask, omega: -np.ones(len(y))}, ["weights >= 0", "-1"]),
+    ],
+)
+def test_parts_of_ones_own_that_return_something_else_are_refused(parameters, messages):
+    with pytest.raises(ValueError, match="must ") as caught:
+        balancer(**parameters).fit_resample(TABLE, Y)
+    for message in messages:
+        assert message in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("n", "label", "message"),
     [

@@ -302,6 +302,19 @@ def test_a_network_of_ones_own_may_use_dropout_and_is_repeatable():
     assert np.array_equal(first, second)
 
 
+def test_what_a_regularizer_draws_is_not_the_noise_of_its_batch():
+    correlations = []
+
+    def drawing(batch):
+        pair = torch.stack([batch.sigma.log(), torch.randn(len(batch.sigma))])
+        correlations.append(float(torch.corrcoef(pair)[0, 1]))
+        return batch.sigma * 0
+
+    X, y = make_classification(200, weights=[0.8], random_state=0)
+    DiffusionBalancer(**QUICK, regularizer=drawing).fit(X, y)
+    assert max(map(abs, correlations)) < 0.9
+
+
 def test_a_module_instead_of_a_function_is_refused():
     X, y = make_classification(40, weights=[0.8], random_state=0)
     with pytest.raises(TypeError, match="lambda shape"):

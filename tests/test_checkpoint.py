@@ -116,6 +116,19 @@ def test_an_interrupted_call_goes_on_where_it_was(way, tmp_path, at_step):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("way", ["fit", "fit_resample"])
+def test_an_interrupted_call_leaves_a_random_state_where_it_was(way, tmp_path, at_step):
+    resumed = balancer(checkpoint=tmp_path, random_state=np.random.RandomState(3))
+    at_step(25, send(signal.SIGINT))
+    told = pytest.warns(UserWarning, match="the same call goes on")
+    with told if way == "fit" else pytest.raises(KeyboardInterrupt):
+        getattr(resumed, way)(X, Y)
+    drawn = at_step()
+    resumed.fit(X, Y)
+    assert len(drawn) == N_STEPS - 26
+    assert_same_model(resumed, balancer(random_state=np.random.RandomState(3)).fit(X, Y))
+
+
 def test_what_user_callables_draw_from_torchs_global_generator_goes_on_too(tmp_path, at_step):
     parameters = {"network": Dropping, "regularizer": noisy_regularizer}
     expected = balancer(**parameters).fit(X, Y)
@@ -167,6 +180,20 @@ def test_an_interruption_of_fit_resample_leaves_an_earlier_fit_as_it_was(at_step
     fitted = balancer().fit(X[:, :3], Y)
     before = dict(vars(fitted))
     at_step(25, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.fit_resample(X, Y)
+    assert vars(fitted) == before
+
+
+def test_an_interruption_of_the_reports_leaves_an_earlier_fit_resample_as_it_was(monkeypatch):
+    fitted = balancer()
+    fitted.fit_resample(X[:, :3], Y)
+    before = dict(vars(fitted))
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklearn_diffult.results.report_privacy", stop)
     with pytest.raises(KeyboardInterrupt):
         fitted.fit_resample(X, Y)
     assert vars(fitted) == before

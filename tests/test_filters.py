@@ -153,6 +153,14 @@ def test_d3_is_surprise_in_units_of_the_mean_surprise_of_unseen_real_rows():
     np.testing.assert_allclose(score_d3(looked_at, rows, 2), [13 / pooled, 2 / pooled])
 
 
+def test_in_a_class_that_surprises_nobody_d3_rejects_only_what_is_surprising():
+    looked_at = evidence(
+        surprise=lambda rows, label: rows[:, 0], held_out_surprise=lambda: np.full(25, 1e-5)
+    )
+    rows = np.array([[2e-5, 0.0], [0.009, 0.0], [0.5, 0.0]])
+    np.testing.assert_allclose(score_d3(looked_at, rows, 0), [2e-3, 0.9, 50])
+
+
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("d1", "copy")])
 def test_a_metric_without_its_classifier_says_so(name):
     with pytest.raises(ValueError, match=f"{name} needs a classifier"):

@@ -130,6 +130,7 @@ def test_a_level_next_to_the_start_is_not_visited():
         return x
 
     rows_from(start="class", start_noise=0.7, n_solver_steps=14, solver=solver)
+    del visited[0]  # a trial before training
     # Among 14 levels there is one of 0.698.
     assert visited[0][0] == pytest.approx(0.7)
     assert all(grid[1] < 0.9 * grid[0] for grid in visited)

@@ -348,7 +348,8 @@ class _Training:
         self._rate /= 2
         warn(
             f"The diffusion loss became {found} at step {step}; training goes on from step "
-            f"{self.step} with half the learning rate. Lower learning_rate={self._rate:g}.",
+            f"{self.step} with half the learning rate. "
+            f"Lower learning_rate={self._plan.learning_rate:g}."
         )
 
     def _backward(self, batch: Batch) -> Tensor:
