@@ -301,16 +301,20 @@ class StageCache:
         if self._store is None or not os.path.isdir(self._store.location):
             yield
             return
-        folder = Path(self._store.location, PACKAGE.name, "locks")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{key()}.lock"
-        with FileLock(path), parallel_config("sequential"):
-            try:
+        path = Path(self._store.location, PACKAGE.name, "locks", f"{key()}.lock")
+        lock = FileLock(path)
+        # Where nothing can be written nothing will be kept, so nobody has to wait for it.
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            with parallel_config("sequential"):
                 yield
-            finally:
-                # Those who wait for a file that is gone look again.
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        finally:
+            # Those who wait for a file that is gone look again.
+            with contextlib.suppress(OSError):
+                path.unlink()
+            lock.release()
 
 
 def _open(memory: Any) -> Any:

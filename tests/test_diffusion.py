@@ -402,6 +402,15 @@ def test_training_stops_with_advice_when_the_loss_is_not_finite_twice():
         trained(plan_with(learning_rate=1e30, n_steps=50))
 
 
+def test_a_last_step_that_leads_astray_is_not_handed_on():
+    def steep(batch):
+        # 0, with an infinite slope.
+        return torch.sqrt(0 * batch.denoised.square().mean(1))
+
+    with pytest.raises(FloatingPointError, match="no longer finite after step 1"):
+        trained(plan_with(n_steps=1, regularizer=steep, regularizer_strength=1.0))
+
+
 def test_a_trained_model_generates_each_class_where_it_lies():
     """Two Gaussians of known mean and deviation come back, the rare one too."""
     generator = new_generator(0)

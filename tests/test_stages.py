@@ -250,6 +250,14 @@ def test_workers_of_a_cluster_do_not_train_the_same_twice(workers, tmp_path, mon
     )
 
 
+def test_where_no_lock_can_be_written_nobody_waits_for_one(tmp_path, monkeypatch):
+    def refuse(lock):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache_module.FileLock, "acquire", refuse)
+    assert StageCache(tmp_path).recall("stage", lambda: key_of(1), lambda: np.ones(2)).sum() == 2
+
+
 def test_who_holds_a_lock_waits_for_no_other_worker(tmp_path):
     cache = StageCache(tmp_path)
     with joblib.parallel_config("threading", n_jobs=2):

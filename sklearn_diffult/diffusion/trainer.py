@@ -7,7 +7,7 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -177,9 +177,16 @@ def train(
             if not training.is_usable():
                 raise
             raise TrainingInterrupted(training.result(), plan.n_steps) from interrupt
+        result = training.result()
         if checkpoint is not None:
             checkpoint.write(training.state())
-    return training.result()
+    return result
+
+
+def _are_finite(tensors: Iterable[Tensor]) -> bool:
+    # One transfer for all, as each waits for the device.
+    norms = torch._foreach_norm([each for each in tensors if each.is_floating_point()])
+    return bool(torch.stack([norm.float() for norm in norms]).isfinite().all())
 
 
 @contextlib.contextmanager
@@ -268,7 +275,18 @@ class _Training:
             self._is_kept = self._keep_if_finite()
 
     def result(self) -> TrainingResult:
-        """Return what was reached; training is over then."""
+        """Return what was reached; training is over then.
+
+        Raises
+        ------
+        FloatingPointError
+            If it is not finite: the last step's gradient may have been what its loss was not.
+        """
+        if not _are_finite(self._average.module.parameters()):
+            raise FloatingPointError(
+                f"The diffusion model is no longer finite after step {self.step}. Lower "
+                "learning_rate, use precision='float32', or look for extreme values in X."
+            )
         # At rest on the CPU: pickles travel to machines without a GPU, and threads may share it.
         return TrainingResult(
             self._average.module.cpu(), np.array(self.losses), self.rows_per_second
@@ -324,8 +342,7 @@ class _Training:
         tensors: list[Tensor] = [*self._parameters, *self._average.module.parameters()]
         for moments in self._optimizer.state.values():
             tensors += [moment for moment in moments.values() if isinstance(moment, Tensor)]
-        norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
-        if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+        if not _are_finite(tensors):
             return self._is_kept
         try:
             self._kept.seek(0)
