@@ -66,7 +66,9 @@ def open_array(X: Any, name: str) -> np.ndarray:
 def check_rows(shape: tuple[int, ...], name: str) -> None:
     """Raise a ValueError unless the shape is that of at least one row and column."""
     if 0 in shape:
-        raise ValueError(f"{name} is empty: its shape is {shape}; give at least one row.")
+        raise ValueError(
+            f"{name} is empty: its shape is {shape}; give at least one row and one column."
+        )
     if len(shape) != 2:
         raise ValueError(
             f"{name} has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
