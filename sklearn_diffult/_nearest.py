@@ -22,7 +22,7 @@ SEARCH = 400_000
 def nearest_rows(rows: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Number of the reference (m, d) that is nearest to each row (n, d), shape (n,)."""
     if rows.dtype == references.dtype == np.float32:
-        # Reckoned in float64.
+        # Encoded rows: reckoned in float64, and no column is on another scale.
         return pairwise_distances_argmin(rows, references)
     nearest = np.empty(len(rows), dtype=np.intp)
     for block, squared, error in squared_distances(rows, references):

@@ -13,7 +13,7 @@ import io
 import os
 import re
 import sys
-import sysconfig
+import threading
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,9 @@ from sklearn_diffult._warnings import warn
 PACKAGE = Path(__file__).parent
 # Their versions are in the key, or their meaning does not change with their source.
 KNOWN_PACKAGES = {PACKAGE.name, "torch", "numpy", "scipy", "sklearn", *sys.stdlib_module_names}
+# Folders of packages that nobody edits.
+INSTALLED = {"site-packages", "dist-packages"}
+_PICKLING = threading.RLock()
 # joblib's name for the file that holds an entry's value.
 CONTENT = "output.pkl"
 # cloudpickle names a class written in a notebook by a uuid4 of its own in every process.
@@ -109,20 +112,29 @@ def _is_ours(value: Any) -> bool:
 
 def _pickled(value: Any) -> bytes:
     """Bytes that change with what a user's own function or class does."""
-    stream = io.BytesIO()
-    pickler = _ContentPickler(stream)
     try:
-        pickler.dump(value)
+        try:
+            return _dumped(value, by_value=True)
+        except Exception:  # a module's locks and open files, which its source stands for
+            return _dumped(value, by_value=False)
     except Exception as error:  # whatever a foreign __reduce__ raises
         warn(
             f"{value!r} cannot be pickled ({error}), so what depends on it is neither cached nor "
-            "resumed. Define it at the top level of a module, and let it use nothing that cannot "
-            "be pickled, such as locks and open files."
+            "resumed. Define it at the top level of a module."
         )
         return uuid.uuid4().bytes
-    finally:
-        for module in pickler.by_value:
-            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _dumped(value: Any, by_value: bool) -> bytes:
+    stream = io.BytesIO()
+    # What is to be pickled by value cloudpickle knows once for all threads.
+    with _PICKLING:
+        pickler = _ContentPickler(stream, by_value)
+        try:
+            pickler.dump(value)
+        finally:
+            for name in pickler.registered:
+                cloudpickle.unregister_pickle_by_value(sys.modules[name])
     sources = "".join(sorted(pickler.sources)).encode()
     return CLASS_NAMES.sub(b"", stream.getvalue()) + sources
 
@@ -130,23 +142,30 @@ def _pickled(value: Any) -> bytes:
 class _ContentPickler(cloudpickle.Pickler):
     """Pickles what code does rather than where and when it was written.
 
-    Functions and classes of a user's modules are pickled by value, as they are in memory: a file
-    may have been edited since it was imported. Those of installed packages, and whole modules, are
-    pickled as a name, so the module's source is collected beside them.
+    Functions and classes of a user's modules are pickled by value, as they are in memory: the file
+    may have been edited since it was imported. Their source is collected too, for what comes as a
+    name all the same: modules, and what is not written in Python. Of installed packages it is the
+    source alone.
     """
 
-    def __init__(self, stream: io.BytesIO):
+    def __init__(self, stream: io.BytesIO, by_value: bool):
         super().__init__(stream)
         self.sources: set[str] = set()
-        self.by_value: list[types.ModuleType] = []
+        self.registered: set[str] = set()
+        self._by_value = by_value
 
     def persistent_id(self, obj: Any) -> Any:
         """Stand in for what pickles differently in every process, by hash order or by address."""
+        # Bytes, as 32 hexadecimal digits may look like a class's name.
         if type(obj) in (set, frozenset):
-            return type(obj).__name__, sorted(map(key_of, obj))
-        if isinstance(obj, torch.Tensor):
+            return type(obj).__name__, sorted(bytes.fromhex(key_of(each)) for each in obj)
+        if isinstance(obj, np.ndarray) and not obj.dtype.hasobject:
+            return "array", bytes.fromhex(key_of(obj))
+        is_plain = isinstance(obj, torch.Tensor) and obj.layout == torch.strided
+        if is_plain and not torch.nn.parameter.is_lazy(obj):
             content = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            return str(obj.dtype), tuple(obj.shape), obj.requires_grad, key_of(content)
+            about = str(obj.dtype), tuple(obj.shape), obj.requires_grad
+            return *about, bytes.fromhex(key_of(content))
         return None
 
     def reducer_override(self, obj: Any) -> Any:
@@ -155,29 +174,28 @@ class _ContentPickler(cloudpickle.Pickler):
             names = ("co_code", "co_consts", "co_names", "co_varnames", "co_freevars")
             signature = ("co_cellvars", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount")
             return tuple, ([getattr(obj, name) for name in (*names, *signature, "co_flags")],)
-        if isinstance(obj, types.ModuleType):
-            self._collect_source(obj)
+        if isinstance(obj, types.FunctionType | type | types.ModuleType):
+            self._meet(inspect.getmodule(obj))
+        if isinstance(obj, types.FunctionType):
+            # Else the path of its file would count.
+            self.globals_ref.setdefault(id(obj.__globals__), {"__name__": obj.__module__})
+        if isinstance(obj, types.ModuleType) and obj.__name__ in self.registered:
             return importlib.import_module, (obj.__name__,)
-        if isinstance(obj, types.FunctionType | type) and (module := inspect.getmodule(obj)):
-            if _is_installed(module):
-                self._collect_source(module)
-            elif module.__name__ != "__main__" and module not in self.by_value:
-                cloudpickle.register_pickle_by_value(module)
-                self.by_value.append(module)
         return super().reducer_override(obj)
 
-    def _collect_source(self, module: types.ModuleType) -> None:
-        if module.__name__.partition(".")[0] not in KNOWN_PACKAGES:
-            with contextlib.suppress(OSError, TypeError):
-                self.sources.add(inspect.getsource(module))
-
-
-def _is_installed(module: types.ModuleType) -> bool:
-    """Tell what nobody edits from a user's own modules."""
-    if module.__name__.partition(".")[0] in KNOWN_PACKAGES:
-        return True
-    places = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    return (getattr(module, "__file__", None) or "").startswith(tuple(places))
+    def _meet(self, module: types.ModuleType | None) -> None:
+        """Collect a module's source, and pickle what it defines by value if it is the user's."""
+        name = getattr(module, "__name__", "__main__")
+        # What is in __main__ is pickled by value; its text changes with every edit of the script.
+        if module is None or name == "__main__" or name.partition(".")[0] in KNOWN_PACKAGES:
+            return
+        with contextlib.suppress(OSError, TypeError):
+            self.sources.add(inspect.getsource(module))
+        place = Path(getattr(module, "__file__", None) or "").parts
+        is_users = sys.modules.get(name) is module and not INSTALLED.intersection(place)
+        if self._by_value and is_users and name not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(module)
+            self.registered.add(name)
 
 
 # --------------------------------------------------------------------------------------
@@ -312,8 +330,9 @@ class StageCache:
                 yield
         finally:
             # Those who wait for a file that is gone look again.
-            with contextlib.suppress(OSError):
-                path.unlink()
+            if lock.is_locked:
+                with contextlib.suppress(OSError):
+                    path.unlink()
             lock.release()
 
 

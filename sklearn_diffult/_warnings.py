@@ -6,7 +6,8 @@ import sys
 import warnings
 
 # Whose lines the user has not written.
-_BETWEEN = {"sklearn_diffult", "sklearn", "imblearn", "joblib", "torch", "contextlib"}
+_LIBRARIES = {"sklearn_diffult", "sklearn", "imblearn", "joblib", "torch"}
+_BETWEEN = _LIBRARIES | {"contextlib", "threading", "concurrent", "multiprocessing"}
 
 
 def warn(message: str) -> None:

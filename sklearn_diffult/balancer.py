@@ -85,7 +85,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Optimisation steps. ``"auto"``: ``60 * n_rows / batch_size`` for images, at least 1,000;
         ``25 * sqrt(n_rows)`` for tables, at least 400; never over 30,000.
     batch_size : int or "auto", default="auto"
-        Rows per step, at most as many as there are; ``"auto"`` is 64 for images, 128 for tables.
+        Rows per step; ``"auto"`` is 64 for images, 128 for tables. More than that are at most as
+        many as there are.
     learning_rate : float or "auto", default="auto"
         Its peak; it warms up over 5 % of the steps and falls to 0 as a cosine. ``"auto"`` is 0.001
         for images, 0.003 for tables.
@@ -127,7 +128,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         rows are flat images.
     categorical_features : "auto", array-like of int, str or bool, or None, default="auto"
         Columns of a table that hold categories, as in imbalanced-learn's SMOTENC: positions, names
-        or a mask. ``"auto"``: text, booleans and pandas' categories. None: none.
+        or a mask. ``"auto"``: text, booleans and pandas' categories. None: none but the latter.
     memory : str, PathLike, joblib.Memory or None, default=None
         Directory that keeps models, candidates and scores for later fits that want the same, in
         any process: changes to omega, `weighting`, thresholds or `sampling_strategy` train

@@ -296,10 +296,9 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         X, y, weights = of_positive_weight(X, y, weights)
         if first:
             self._start(X, weights, known)
-        # Rows that a later call refuses leave the module as it is.
+        # What a later call refuses leaves the module as it is.
         with none_rather_than_half(self) if first else nullcontext():
             rows = self._encode(X, y, weights)
-        with none_rather_than_half(self):
             self._train(rows, math.ceil(len(y) / self.batch_size), constant)
         return self
 
@@ -411,7 +410,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             augmentations=resolve_augmentations(self.augment, self._codec.is_image),
             verbose=self.verbose,
         )
-        with explain_out_of_memory("batch_size"), self._module_rng(device):
+        out_of_memory = explain_out_of_memory("batch_size")
+        with none_rather_than_half(self), out_of_memory, self._module_rng(device):
             losses, self._optimizer_state = training.run(
                 rows, n_steps, schedule, self._optimizer_state, early_stopping
             )

@@ -168,33 +168,9 @@ def build_network(
                 f"network={choice!r} must be a name or a function (sample_shape, n_classes) -> "
                 "torch.nn.Module; wrap a module as network=lambda shape, n_classes: module."
             )
-        network = copy.deepcopy(network)
-        with private_global_rng(seed, device), torch.no_grad():
-            rows = torch.zeros(2, *shape, device=_place_of(network))
-            labels = torch.zeros(2, dtype=torch.long, device=rows.device)
-            found = copy.deepcopy(network).eval()(rows, rows.new_zeros(2), labels)
-        check_shape("network's module", found, rows)
-        return network
+        return copy.deepcopy(network)
     factory = named_network(choice, shape, data.codec.is_image)
     return build(lambda: factory(shape, n_classes), new_generator(seed))
-
-
-def _place_of(network: torch.nn.Module) -> torch.device:
-    parameter = next(network.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
-def check_shape(source: str, found: Any, rows: torch.Tensor) -> None:
-    """Refuse what a user's own part makes of rows "n ..." unless it is a tensor of their shape.
-
-    Another shape would be stretched to theirs in silence.
-    """
-    if not isinstance(found, torch.Tensor) or found.shape != rows.shape:
-        what = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else repr(found)
-        raise ValueError(
-            f"{source} must return a torch.Tensor of the shape of the rows that it gets, "
-            f"{tuple(rows.shape)} for 2 rows; it returned {what[:80]}."
-        )
 
 
 @contextlib.contextmanager
@@ -220,7 +196,7 @@ def own_randomness(
 def training_plan(parameters: Any, n_rows: int, is_image: bool) -> TrainingPlan:
     """Read the training parameters of a balancer."""
     default = defaults(is_image)
-    # More rows than there are would come twice or more in a step.
+    # More rows than there are would come twice or more in every step.
     most = max(n_rows, default.batch_size)
     batch_size = min(resolve(parameters.batch_size, default.batch_size), most)
     n_steps = int(np.clip(default.n_steps(n_rows, batch_size), default.least_steps, MOST_STEPS))

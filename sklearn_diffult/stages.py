@@ -16,13 +16,13 @@ import torch
 
 from sklearn_diffult._seeds import child_seeds
 from sklearn_diffult._stage_cache import StageCache, key_of
-from sklearn_diffult._torch import lookup, new_generator, resolve_device, resolve_precision
+from sklearn_diffult._torch import lookup, resolve_device, resolve_precision
 from sklearn_diffult.codecs import ImageCodec, TableCodec
 from sklearn_diffult.codecs.containers import BLOCK
 from sklearn_diffult.diffusion.checkpoint import checkpoint_path, hold_checkpoint
 from sklearn_diffult.diffusion.denoiser import Denoiser
-from sklearn_diffult.diffusion.generation import generate, row_seed
-from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS, sigma_grid
+from sklearn_diffult.diffusion.generation import check_solver, generate, row_seed
+from sklearn_diffult.diffusion.sigma import SIGMA_DISTRIBUTIONS
 from sklearn_diffult.diffusion.starts import eligible_rows
 from sklearn_diffult.diffusion.trainer import TrainingResult, train
 from sklearn_diffult.evidence import gather_evidence
@@ -30,7 +30,6 @@ from sklearn_diffult.filters import METRICS, Evidence
 from sklearn_diffult.networks.denoisers import named_network
 from sklearn_diffult.plans import (
     build_network,
-    check_shape,
     filter_plan,
     generation_plan,
     own_randomness,
@@ -89,12 +88,7 @@ class Stages:
                 for label in range(len(self._data.classes)):
                     eligible_rows(plan.start, self._data.indices, label)
             if callable(self._parameters.solver):
-                rows = torch.zeros(2, *self._data.codec.sample_shape, device=self._device)
-                grid = sigma_grid(plan.n_steps, 1.0).float().to(self._device)
-                drawing = new_generator(0, self._device)
-                with torch.no_grad():
-                    found = plan.solver(lambda x, sigma: 0 * x, rows, grid, drawing)
-                check_shape("solver", found, rows)
+                check_solver(plan.solver, self._data.codec.sample_shape, plan.n_steps, self._device)
 
     def _draw_seeds(self) -> list[int]:
         """Draw a seed each for candidates, network, training and classifiers.

@@ -416,15 +416,25 @@ def test_a_network_for_other_rows_is_refused(network, X, messages):
 
 
 class OneNumberARow(torch.nn.Module):
+    def __init__(self, shape, n_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape[0], 1)
+
     def forward(self, x, noise_level, labels):
-        return x.mean(dim=1, keepdim=True)
+        return self.layer(x)
+
+
+def test_a_network_that_returns_another_shape_is_refused_at_the_first_step():
+    with pytest.raises(
+        ValueError, match=r"network must return .*, 3\), and returned shape .*, 1\)"
+    ):
+        balancer(network=OneNumberARow).fit(TABLE, Y)
 
 
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     ("parameters", "messages"),
     [
-        ({"network": lambda shape, n_classes: OneNumberARow()}, ["(2, 3) for 2 rows", "(2, 1)"]),
         ({"solver": lambda denoise, x, grid, drawing: denoise(x, grid[0])[:1]}, ["(1, 3)"]),
         ({"solver": lambda denoise, x, grid, drawing: None}, ["solver must return", "None"]),
         ({"weighting": lambda y, mask, omega: np.ones(3)}, ["shape (16,)", "(3,)"]),

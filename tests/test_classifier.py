@@ -688,6 +688,15 @@ def test_classes_of_weight_zero_are_not_held_out():
         model.fit(np.random.RandomState(0).normal(size=(42, 2)), y)
 
 
+def test_a_later_partial_fit_that_is_refused_leaves_the_model(overlapping):
+    X, y, _ = overlapping
+    model = quick().fit(X, y)
+    expected = model.predict_proba(X)
+    with pytest.raises(ValueError, match="augment"):
+        model.set_params(augment="flip").partial_fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+
+
 def test_weight_decay_can_be_changed_between_partial_fits(overlapping):
     X, y, _ = overlapping
     shrunk = quick(learning_rate=0.01).partial_fit(X, y, classes=[0, 1])

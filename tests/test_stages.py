@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import linecache
 import shutil
 import subprocess
 import sys
@@ -599,13 +600,68 @@ def test_the_key_of_a_modules_function_is_that_of_what_is_in_memory(tmp_path, mo
     module = import_module(path, STRENGTH.format(1))
     one = key_of(module.regularizer)
     path.write_text(STRENGTH.format(2))
-    assert key_of(module.regularizer) == one
-    module.STRENGTH = 2
+    linecache.checkcache()
+    stale = key_of(module.regularizer)
+    module = import_module(path, STRENGTH.format(2))
     two = key_of(module.regularizer)
-    assert two != one
-    assert key_of(import_module(path, STRENGTH.format(2)).regularizer) == two
-    assert not cloudpickle.list_registry_pickle_by_value()
+    module.STRENGTH = 3
+    assert len({one, two, stale, key_of(module.regularizer)}) == 4
     sys.modules.pop(path.stem)
+
+
+def test_the_key_of_a_modules_function_does_not_depend_on_where_the_module_lies(
+    tmp_path, monkeypatch
+):
+    name, keys = f"own_module_{tmp_path.name}", []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(folder)
+            module = import_module(folder / f"{name}.py", STRENGTH.format(1))
+            keys.append(key_of(module.regularizer))
+    sys.modules.pop(name)
+    assert keys[0] == keys[1]
+
+
+NESTED = """
+import functools, threading
+lock = threading.Lock()
+@functools.lru_cache
+def cached(): return {value}
+def one(batch): return cached()
+def other(batch): return 2
+def several(batch): return [each(batch) for each in TOGETHER]
+def locked(batch):
+    with lock: return {value}
+TOGETHER = {{one, other}}
+"""
+
+
+def test_modules_whose_functions_refer_to_sets_of_each_other_caches_and_locks(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    path, keys = tmp_path / f"own_nested_{tmp_path.name}.py", []
+    for value in (1, 1, 2):
+        module = import_module(path, NESTED.format(value=value))
+        linecache.checkcache()
+        keys.append([key_of(module.several), key_of(module.locked)])
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+    # What the user has registered stays so.
+    cloudpickle.register_pickle_by_value(module)
+    key_of(module.several)
+    assert cloudpickle.list_registry_pickle_by_value() == {module.__name__}
+    cloudpickle.unregister_pickle_by_value(module)
+    sys.modules.pop(path.stem)
+
+
+def test_no_tensors_content_is_taken_for_a_name():
+    def holding(value):
+        return lambda batch: value
+
+    keys = {key_of(holding(torch.tensor(float(value)))) for value in range(300)}
+    assert len(keys) == 300
 
 
 def test_lines_of_a_table_that_one_function_made_are_told_apart():

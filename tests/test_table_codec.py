@@ -657,17 +657,12 @@ def test_what_holds_no_numbers_is_a_category_whatever_the_choice(choice):
 
 
 def test_categories_of_nullable_integers_are_told_apart_beyond_what_floats_hold():
-    codes = [2**53 + 1, 2**53 + 3, 2**53 + 5]
+    codes = [2**53 - 1, 2**53, 2**53 + 1]
     X = pd.DataFrame({"code": pd.array([*codes * 4, None], dtype="Int64")})
     codec = fitted(X, categorical_features=["code"])
     new = codec.decode(noise(codec, 100))
     assert new["code"].dtype == "Int64"
     assert set(new["code"].dropna()) == set(codes)
-
-
-def test_tuples_of_mixed_rows_keep_the_types_of_their_columns():
-    rows = (("a", 1.5), ("b", 2.5), ("a", 3.5))
-    assert fitted(rows).sample_shape == fitted(list(map(list, rows))).sample_shape == (2,)
 
 
 @pytest.mark.parametrize("what", REFUSED)

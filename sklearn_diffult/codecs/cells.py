@@ -102,7 +102,7 @@ def open_columns(X: Any) -> list[Cells]:
         ]
     values = X.toarray() if sparse.issparse(X) else open_array(X, "X")
     check_rows(values.shape, "X")
-    if isinstance(X, list | tuple):
+    if isinstance(X, list):
         # A list has no dtype: each of its columns shall keep its own Python type.
         values = np.array(X, dtype=object)
     open_one = _open_objects if values.dtype.kind in "OUS" else _open_numbers
@@ -137,7 +137,7 @@ def _open_series(series: Any, title: str) -> Cells:
         _refuse(title, str(dtype))
     if kind in "iuf" and is_nullable:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
-        if kind != "f" and (np.abs(values) > 2**53).any():
+        if kind != "f" and (np.abs(values) >= 2**53).any():
             # Floats do not tell them apart, and they may be names.
             return _open_objects(series.to_numpy(dtype=object), title)
         return Cells(title, "real" if kind == "f" else "whole", values)

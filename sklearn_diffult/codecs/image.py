@@ -29,6 +29,8 @@ MIN_SIDE = 8
 _PLAIN = ("mode_", "layout_", "pixel_shape_", "low_", "high_", "is_whole_", "sample_shape")
 # Images that span less of what `fit` saw, or more by such a factor, were scaled otherwise.
 OTHER_SCALE = 8
+# Fewer images may be dark ones.
+MANY_IMAGES = 10
 
 
 def looks_like_images(X: Any) -> bool:
@@ -194,7 +196,8 @@ def tell_other_scale(encoded: torch.Tensor) -> torch.Tensor:
     if encoded.ndim != 4:
         return encoded
     spread = float(encoded.max() - encoded.min()) / 2
-    if 0 < spread < 1 / OTHER_SCALE or float(encoded.abs().max()) > OTHER_SCALE:
+    least = 1 / OTHER_SCALE if len(encoded) >= MANY_IMAGES else 1 / OTHER_SCALE**2
+    if 0 < spread < least or float(encoded.abs().max()) > OTHER_SCALE:
         warn(
             f"X's pixels span {spread:.2g} times what they did in fit; give images on the same "
             "scale, such as 0 to 255 or 0 to 1.",

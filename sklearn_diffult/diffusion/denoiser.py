@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,9 @@ class Denoiser(nn.Module):
         c_in = total.rsqrt()
         c_noise = sigma.log() / 4
         told = () if augmentation is None else (augmentation,)
-        return c_skip * noisy + c_out * self.network(c_in * noisy, c_noise, labels, *told).float()
+        found = self.network(c_in * noisy, c_noise, labels, *told)
+        check_shape("network", found, noisy)
+        return c_skip * noisy + c_out * found.float()
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """Return lambda(sigma) of Table 1, which equalises the loss over sigma, shape (n,)."""
@@ -56,6 +60,19 @@ class Denoiser(nn.Module):
     def null_label(self) -> int:
         """The label that stands for "no label"."""
         return self.n_classes
+
+
+def check_shape(source: str, found: Any, rows: Tensor) -> None:
+    """Refuse what a user's own part makes of rows "n ..." unless it is a tensor of their shape.
+
+    Another shape would be stretched to theirs without a word.
+    """
+    if not isinstance(found, Tensor) or found.shape != rows.shape:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)[:80]
+        raise ValueError(
+            f"{source} must return a torch.Tensor of the shape of the rows that it gets, "
+            f"{tuple(rows.shape)}, and returned {what}."
+        )
 
 
 def mean_square(difference: Tensor) -> Tensor:

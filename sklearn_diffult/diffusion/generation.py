@@ -16,7 +16,7 @@ from sklearn_diffult._torch import (
     repeatable,
     threads_for,
 )
-from sklearn_diffult.diffusion.denoiser import Denoiser
+from sklearn_diffult.diffusion.denoiser import Denoiser, check_shape
 from sklearn_diffult.diffusion.guidance import guided
 from sklearn_diffult.diffusion.sigma import sigma_grid
 from sklearn_diffult.diffusion.solvers import Solver
@@ -116,7 +116,9 @@ def generate(
             batch = torch.from_numpy(labels[rows][filled]).to(device)
             denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval)
             drawing = new_generator(row_seed(seed, labels[first], positions[first]), device)
-            found = plan.solver(denoise, noisy[filled].to(device), grid.to(device), drawing)
+            starts = noisy[filled].to(device)
+            found = plan.solver(denoise, starts, grid.to(device), drawing)
+            check_shape("solver", found, starts)
             clean[rows] = found[:n_rows].float().cpu()
             bar.update(n_rows)
     if not torch.isfinite(clean).all():
@@ -125,6 +127,29 @@ def generate(
             "at your own solver or network."
         )
     return clean
+
+
+@torch.no_grad()
+def check_solver(
+    solver: Solver, sample_shape: tuple[int, ...], n_steps: int, device: torch.device
+) -> None:
+    """Find out before training what a user's own solver makes of two rows of noise.
+
+    They are denoised as if clean rows were standard normal.
+
+    Raises
+    ------
+    ValueError
+        If it is not two rows. Whatever the solver raises itself is left to the real rows.
+    """
+    generator = new_generator(0, device)
+    grid = sigma_grid(n_steps, 1.0).float().to(device)
+    noisy = grid[0] * torch.randn(2, *sample_shape, generator=generator, device=device)
+    try:
+        found = solver(lambda x, sigma: x / (1 + sigma.square()), noisy, grid, generator)
+    except Exception:  # it may want what two rows of noise have not
+        return
+    check_shape("solver", found, noisy)
 
 
 def starting_noise(
