@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import types
 from collections import Counter
 
 import numpy as np
@@ -313,6 +314,13 @@ def test_what_a_regularizer_draws_is_not_the_noise_of_its_batch():
     X, y = make_classification(200, weights=[0.8], random_state=0)
     DiffusionBalancer(**QUICK, regularizer=drawing).fit(X, y)
     assert max(map(abs, correlations)) < 0.9
+
+
+def test_a_sampling_strategy_may_be_any_mapping():
+    X, y = make_classification(40, weights=[0.8], random_state=0)
+    wanted = types.MappingProxyType({1: 20})
+    _, y_resampled = DiffusionBalancer(**QUICK, sampling_strategy=wanted).fit_resample(X, y)
+    assert np.bincount(y_resampled)[1] == 20
 
 
 def test_a_module_instead_of_a_function_is_refused():

@@ -210,3 +210,10 @@ def test_images_and_labels_that_do_not_belong_together_are_refused(fashion_folde
     _write_idx(fashion_folder / "t10k-labels-idx1-ubyte.gz", np.zeros(3, dtype=np.uint8))
     with pytest.raises(ValueError, match=r"t10k images have shape \(4, 28, 28\).*\(3,\)"):
         load_fashion_mnist(fashion_folder)
+
+
+def test_a_whole_number_of_rows_does_not_fall_short_by_rounding():
+    # 98 * 49 ** -1.0 is 1.9999999999999998.
+    X, y = np.arange(196)[:, None], np.repeat([0, 1], 98)
+    _, kept = make_long_tailed(X, y, imbalance_ratio=49, n_max=98, random_state=0)
+    assert np.bincount(kept).tolist() == [98, 2]
