@@ -182,7 +182,7 @@ def attach_weights(y: Any, sample_weight: ArrayLike) -> Any:
         warn(
             f"A y of type {type(y).__name__} cannot carry the weights of DiffusionBalancer through "
             "imblearn.pipeline.Pipeline, so omega has no effect. Pass y as a 1-D array, or use "
-            "`from sklearn_diffult import Pipeline`, which passes the weights on.",
+            "`from sklearn_diffult import Pipeline`, which passes the weights on."
         )
     return y
 

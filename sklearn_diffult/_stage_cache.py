@@ -269,7 +269,7 @@ class StageCache:
         if self._store.contains_item(address):  # and was not cleared meanwhile
             warn(
                 f"The cached {stage} {'/'.join(address)} cannot be used ({fault}) and is computed "
-                "again.",
+                "again."
             )
             self._store.clear_item(address)
         return None

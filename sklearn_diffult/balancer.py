@@ -320,9 +320,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
                 result = stages.train()
         except TrainingInterrupted as interrupt:
             result = interrupt.result
-            warn(
-                f"{interrupt} The model is as good as it got. {stages.advice()}".rstrip(),
-            )
+            warn(f"{interrupt} The model is as good as it got. {stages.advice()}".rstrip())
         self._take(data, wanted, result)
         return self
 

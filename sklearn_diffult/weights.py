@@ -229,7 +229,7 @@ def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
     warn(
         "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "
         f"DiffusionBalancer do not reach {type(steps[-1]).__name__} and omega has no effect. "
-        f"{USE_OUR_PIPELINE}",
+        f"{USE_OUR_PIPELINE}"
     )
 
 

@@ -200,7 +200,7 @@ def tell_other_scale(encoded: torch.Tensor) -> torch.Tensor:
     if 0 < spread < least or float(encoded.abs().max()) > OTHER_SCALE:
         warn(
             f"X's pixels span {spread:.2g} times what they did in fit; give images on the same "
-            "scale, such as 0 to 255 or 0 to 1.",
+            "scale, such as 0 to 255 or 0 to 1."
         )
     return encoded
 

@@ -61,9 +61,7 @@ class Checkpoint:
 
     def warn_unusable(self, fault: str) -> None:
         """Say that training starts anew, and why."""
-        warn(
-            f"The checkpoint {self.path} cannot be used ({fault}); training starts anew.",
-        )
+        warn(f"The checkpoint {self.path} cannot be used ({fault}); training starts anew.")
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the file; where the disk does not take it, warn and keep the former one."""
@@ -77,7 +75,7 @@ class Checkpoint:
             former = "the one before it is kept" if self.path.exists() else "there is none yet"
             warn(
                 f"The checkpoint {self.path} could not be written ({error}); {former}, and "
-                "training goes on.",
+                "training goes on."
             )
         now = time.monotonic()
         self._due_at = now + max(CHECKPOINT_SECONDS, (now - started) / WRITING_SHARE)

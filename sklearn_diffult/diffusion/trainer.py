@@ -388,7 +388,7 @@ class _Training:
             warn(
                 f"{wanted} rows at a time were too many for the device's memory: training goes on "
                 f"with {self._micro_batch}, whose gradients are added up to the same batches. "
-                "A lower batch_size makes smaller batches.",
+                "A lower batch_size makes smaller batches."
             )
         return loss
 
