@@ -24,7 +24,7 @@ from sklearn_diffult.diffusion.regularizers import (
     cbdm,
     coral,
 )
-from sklearn_diffult.diffusion.sigma import LogNormalSigma, sigma_grid
+from sklearn_diffult.diffusion.sigma import LogNormalSigma, ddpm_time, sigma_grid
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.diffusion.trainer import (
     TrainingPlan,
@@ -105,8 +105,19 @@ def test_training_noise_is_log_normal_around_the_scale_of_the_data():
     drawn = noise.sample(50_000, new_generator(0))
     assert float(drawn.log().mean()) == pytest.approx(-1.2 + math.log(4), abs=0.02)
     assert float(drawn.log().std()) == pytest.approx(1.2, rel=0.02)
-    ranks = noise.quantile(drawn).sort().values
+    ranks = torch.special.ndtr((drawn.log() + 1.2 - math.log(4)) / 1.2).sort().values
     assert torch.allclose(ranks, torch.linspace(0, 1, len(ranks)), atol=0.01)
+
+
+def test_ddpm_time_is_the_step_of_a_thousand_at_which_ddpm_has_that_noise():
+    kept = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
+    steps = torch.tensor([1, 10, 100, 300, 500, 800, 1000])
+    sigma = ((1 - kept) / kept).sqrt()[steps - 1]
+    # Their data lie in [-1, 1], with a standard deviation of 0.5.
+    torch.testing.assert_close(
+        ddpm_time(sigma * 6, sigma_data=3.0), steps / 1000, atol=4e-3, rtol=0, check_dtype=False
+    )
+    assert ddpm_time(torch.zeros(1), 0.5) == 0
 
 
 class Echo(torch.nn.Module):
@@ -319,32 +330,30 @@ def test_cbdm_penalty_is_the_formula_on_hand_made_predictions():
             labels=torch.tensor([1, 1, 9]),
             denoised=torch.ones(3, 4),
             other_labels=torch.tensor([1, 4, 4]),
-            noise_quantile=torch.tensor([0.5, 0.5, 0.5]),
+            time=torch.tensor([0.5, 0.5, 0.5]),
         )
     )
     # weight 2, t/T 0.5, squared difference 9, factor 1 + 1/4; no label, no penalty.
     assert penalty.tolist() == [0.0, 2 * 0.5 * 9 * 1.25, 0.0]
 
 
-def penalty_of_coral(features, labels, quantiles, null_label=9):
+def penalty_of_coral(features, labels, time, null_label=9):
     denoiser = SimpleNamespace(null_label=null_label)
     n = len(labels)
     unused = torch.zeros(n)
     return coral(
-        RegularizerInput(
-            denoiser, unused, unused, labels, unused, unused, quantiles, features=features
-        )
+        RegularizerInput(denoiser, unused, unused, labels, unused, unused, time, features=features)
     )
 
 
 def test_coral_penalty_is_the_formula_on_orthogonal_classes():
     features = 5 * torch.eye(2)[torch.tensor([0, 0, 1, 1, 0])]
     labels = torch.tensor([0, 0, 1, 1, 9])
-    quantiles = torch.tensor([0.0, 0.3, 0.0, 0.6, 0.0])
+    time = torch.tensor([0.0, 0.3, 0.0, 0.6, 0.0])
     # One row of the own class at cosine 1, two of the other at cosine 0; no label, no part.
     surprise = -math.log(math.exp(10) / (math.exp(10) + 2))
     wanted = 0.05 * surprise * torch.tensor([1, math.exp(-1), 1, math.exp(-2), 0])
-    torch.testing.assert_close(penalty_of_coral(features, labels, quantiles), wanted)
+    torch.testing.assert_close(penalty_of_coral(features, labels, time), wanted)
 
 
 def test_coral_is_finite_where_no_row_has_company():

@@ -27,8 +27,8 @@ class RegularizerInput:
         D(noisy; sigma, labels), with its gradient.
     other_labels : Tensor
         A second label per row drawn from the training frequencies, shape (n,).
-    noise_quantile : Tensor
-        Share of training noise below each sigma, in [0, 1], shape (n,); stands for t / T.
+    time : Tensor
+        t / T at which DDPM has each sigma, shape (n,), see `sigma.ddpm_time`.
     augmentation : Tensor of shape (n, n_conditions) or None
         How images were changed, for the denoiser.
     features : Tensor of shape (n, n_features) or None
@@ -42,7 +42,7 @@ class RegularizerInput:
     labels: Tensor
     denoised: Tensor
     other_labels: Tensor
-    noise_quantile: Tensor
+    time: Tensor
     augmentation: Tensor | None = None
     features: Tensor | None = None
 
@@ -75,9 +75,9 @@ def cbdm(batch: RegularizerInput) -> Tensor:
     Class-balancing diffusion models (Qin et al. 2023, Eqs. (8) and (9)) add, to the loss on
     noise, ``t/T * (|eps(x,y) - sg eps(x,y')|^2 + 1/4 |sg eps(x,y) - eps(x,y')|^2)`` with ``sg``
     the stopped gradient and ``y'`` drawn from the training frequencies. Deviations: the difference
-    is taken between clean estimates weighted by lambda(sigma), which is the same quantity in the
-    EDM parametrisation up to that weight; ``t/T`` becomes the quantile of sigma in training, which
-    is uniform as t/T is; rows whose own label was dropped do not take part.
+    is taken between clean estimates weighted by lambda(sigma), as the loss is, so that at each
+    sigma both pull as hard against each other as they do there; rows whose own label was dropped
+    do not take part.
 
     Returns
     -------
@@ -88,12 +88,12 @@ def cbdm(batch: RegularizerInput) -> Tensor:
     to_other = mean_square(batch.denoised - other.detach())
     from_other = mean_square(batch.denoised.detach() - other)
     has_label = batch.labels != batch.denoiser.null_label
-    weight = batch.denoiser.loss_weight(batch.sigma) * batch.noise_quantile * has_label
+    weight = batch.denoiser.loss_weight(batch.sigma) * batch.time * has_label
     return weight * (to_other + from_other / 4)
 
 
 CORAL_TEMPERATURE = 0.1
-# How fast the weight falls with the noise, in quantiles of the training noise.
+# How fast the weight falls with t / T.
 CORAL_DECAY = 0.3
 # Brings the loss, about 5 at first, to the size of the diffusion loss.
 CORAL_WEIGHT = 0.05
@@ -108,8 +108,7 @@ def coral(batch: RegularizerInput) -> Tensor:
     supervised contrastive loss (Khosla et al. 2020, Eq. (2)) between the bottleneck's features of
     a batch, at temperature 0.1, times ``0.05 exp(-(t/T) / 0.3)``. Deviations: features are
     compared as they are, without a projection head; each row has the weight of its own noise, not
-    the batch's mean; ``t/T`` is the quantile of sigma in training; rows whose label was dropped do
-    not take part.
+    the batch's mean; rows whose label was dropped do not take part.
 
     Returns
     -------
@@ -139,7 +138,7 @@ def coral(batch: RegularizerInput) -> Tensor:
     logits = (likeness / CORAL_TEMPERATURE).masked_fill(~others, NEVER)
     surprise = -logits.log_softmax(dim=1).masked_fill(~same, 0.0)
     contrast = surprise.sum(dim=1) / same.sum(dim=1).clamp(min=1)
-    return CORAL_WEIGHT * (-batch.noise_quantile / CORAL_DECAY).exp() * contrast
+    return CORAL_WEIGHT * (-batch.time / CORAL_DECAY).exp() * contrast
 
 
 REGULARIZERS: dict[str, Regularizer] = {"cbdm": cbdm, "coral": coral}

@@ -32,7 +32,7 @@ from sklearn_diffult.diffusion.regularizers import (
     RegularizerInput,
     bottleneck_features,
 )
-from sklearn_diffult.diffusion.sigma import LogNormalSigma
+from sklearn_diffult.diffusion.sigma import LogNormalSigma, ddpm_time
 
 CHECK_EVERY = 25
 # All state is written down, so not at every check.
@@ -160,7 +160,7 @@ def train(
             clean, labels, plan, noise, n_classes=denoiser.n_classes, seed=seed, device=device
         )
         generators = (*batches.generators, *foreign_generators)
-        training = _Training(denoiser, batches, plan, noise, generators, device, dtype, kept)
+        training = _Training(denoiser, batches, plan, generators, device, dtype, kept)
         if checkpoint is not None:
             training.resume(checkpoint)
         try:
@@ -216,7 +216,6 @@ class _Training:
         denoiser: Denoiser,
         batches: Batches,
         plan: TrainingPlan,
-        noise: LogNormalSigma,
         generators: Sequence[torch.Generator],
         device: torch.device,
         dtype: torch.dtype,
@@ -225,7 +224,7 @@ class _Training:
         self.step = 0
         self.losses: list[float] = []
         self._unread: list[Tensor] = []
-        self._denoiser, self._batches, self._plan, self._noise = denoiser, batches, plan, noise
+        self._denoiser, self._batches, self._plan = denoiser, batches, plan
         self._generators, self._device, self._dtype = generators, device, dtype
         self._average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
         self._parameters = list(denoiser.parameters())
@@ -421,7 +420,7 @@ class _Training:
             batch.labels,
             denoised,
             batch.other_labels,
-            self._noise.quantile(batch.sigma),
+            ddpm_time(batch.sigma, denoiser.sigma_data),
             batch.augmentation,
             features[0] if features else None,
         )
