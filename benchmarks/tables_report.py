@@ -166,7 +166,8 @@ def _which(book: Book, common: Sequence[str]) -> str:
     others = [table for table in tables_of(book) if table not in common]
     left_out = f" Left out, as a method lacks them: {', '.join(others)}." if others else ""
     return (
-        "Means over tables; mean rank by the mean over folds, 1 the best and ties averaged. "
+        "Means over tables; mean rank by the mean over folds, 1 the best and ties averaged, ours "
+        "without weights left out. "
         "Of two classes average precision is the minority's, of several the mean over them."
         f"{left_out}"
     )
@@ -176,11 +177,14 @@ def _rank_section(
     book: Book, methods: Sequence[str], tables: Sequence[str], classifier: str
 ) -> str:
     columns: list[list[str]] = []
+    # A variant of one method beside it would move the others' ranks.
+    ranked = [name != UNWEIGHTED for name in methods]
     for metric in METRICS:
         means = mean_scores(book, tables, methods, classifier, metric)
         if metric in RANKED:
             columns.append([f"{100 * mean:.1f}" for mean in means.mean(axis=0)])
-            columns.append([f"{rank:.2f}" for rank in mean_ranks(means)])
+            ranks = iter(mean_ranks(means[:, ranked]))
+            columns.append([f"{next(ranks):.2f}" if own else "" for own in ranked])
         else:
             columns.append([f"{mean:.4f}" for mean in means.mean(axis=0)])
     header = ("method", "balanced accuracy, %", "rank", "average precision, %", "rank")

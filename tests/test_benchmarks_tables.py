@@ -73,22 +73,26 @@ def test_wins_losses_and_clear_ones_are_counted_the_metric_s_way_round():
 
 
 def test_the_report_ranks_common_tables_and_tells_of_failures_and_top_ups():
-    from tables_report import OURS, SMOTE_ROW, write_report
+    from tables_report import OURS, SMOTE_ROW, UNWEIGHTED, write_report
 
     why = "ValueError: no neighbours"
     records = [
         _record("a", "nothing", [0.5, 0.7], n_synthetic=[0, 0], distance=[None, None]),
         _record("a", SMOTE_ROW, [0.8, 0.8], fallback=[None, why], distance=[0.5, None]),
         _record("a", OURS, [0.7, 0.9], n_repeated=[0, 3]),
+        _record("a", UNWEIGHTED, [0.8, 0.8]),
         _record("b", "nothing", [0.1, 0.1]),
         _record("b", "not asked for", [0.1, 0.1]),
     ]
-    lines = write_report(records, ["nothing", SMOTE_ROW, OURS, "not yet done"]).splitlines()
+    lines = write_report(
+        records, ["nothing", SMOTE_ROW, OURS, UNWEIGHTED, "not yet done"]
+    ).splitlines()
     assert "## Ranks over 1 tables" in lines
     assert any("Left out, as a method lacks them: b." in line for line in lines)
     ranks = lines[lines.index("### Judge") :]
     assert ranks[4] == "| nothing | 60.0 | 3.00 | 60.0 | 3.00 | 0.6000 | 0.6000 |"
     assert ranks[6] == f"| {OURS} | 80.0 | 1.50 | 80.0 | 1.50 | 0.8000 | 0.8000 |"
+    assert ranks[7] == f"| {UNWEIGHTED} | 80.0 |  | 80.0 |  | 0.8000 | 0.8000 |"
     failures = next(line for line in lines if "failed in" in line)
     assert failures.startswith(f"- {SMOTE_ROW} failed in 1 of 2 folds")
     assert failures.endswith(f"(a): 1 times `{why}`.")
@@ -96,7 +100,10 @@ def test_the_report_ranks_common_tables_and_tells_of_failures_and_top_ups():
     assert f"| {OURS} | 2.00 | 1 | 2.00 | 2.00 | a |" in lines
     assert "| real rows, to others | 6.00 | 1 |  |  |  |" in lines
     per_table = lines[lines.index("### Judge: balanced accuracy") :]
-    assert per_table[4:6] == ["| a | 60.0 | **80.0** | **80.0** |", "| b | **10.0** |  |  |"]
+    assert per_table[4:6] == [
+        "| a | 60.0 | **80.0** | **80.0** | **80.0** |",
+        "| b | **10.0** |  |  |  |",
+    ]
 
 
 def test_a_report_of_nothing_is_no_error():
