@@ -111,7 +111,8 @@ def measure_machine(request: Request) -> Reply:
 
     dtype = resolve_precision(request["precision"], torch.device("cpu"), is_image=True)
     speeds = measure_peak(request["seconds"], dtype)
-    packages = ("torch", "numpy", "scikit-learn", "denoising-diffusion-pytorch", "ema-pytorch")
+    packages = ["torch", "numpy", "scikit-learn", "denoising-diffusion-pytorch", "ema-pytorch"]
+    packages += request.get("further_packages", [])
     return {
         "flops_per_second": max(speeds.values()),
         "by_kernel": speeds,

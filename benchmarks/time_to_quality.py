@@ -140,7 +140,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
     started = time.time()
-    probe = {"seconds": 2, "precision": options.precision, "seed": 0}
+    probe = {
+        "seconds": 2,
+        "precision": options.precision,
+        "seed": 0,
+        "further_packages": ["diffusers"],
+    }
     machine = run_case("measure_machine", probe, options.threads)
     results = {name: compare(name, options, machine["precision"]) for name in options.datasets}
     report = {

@@ -192,7 +192,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     `image_shape`; lists of Pillow images; tables as arrays, DataFrames, sparse matrices or lists,
     of any columns but dates, with missing values.
 
-    Training takes most of the time: two CPU cores see about 400 images of 28 x 28 a second. EDM
+    Training takes most of the time: two CPU cores see 400 to 900 images of 28 x 28 a second. EDM
     (Karras et al. 2022) stands for the paper's DDPM; d1, d2 and d3 are our definitions.
 
     References
