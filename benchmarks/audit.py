@@ -1,6 +1,6 @@
 """Validity and worth of synthetic rows by the package resample-audit: SMOTE's and ours.
 
-    python benchmarks/audit.py                               # 20 tables, 7 trainings each: 15 minutes
+    python benchmarks/audit.py                               # 20 tables: 15 minutes
     python benchmarks/audit.py --tables glass2 new_thyroid1
 
 The package makes rows from a half of each class and asks whether their nearest neighbours in the
