@@ -47,7 +47,7 @@ def affine(images: Tensor, generator: torch.Generator) -> Tensor:
 def erase(images: Tensor, generator: torch.Generator) -> Tensor:
     """Cover a rectangle of every fourth image "n c h w" with a value (Zhong et al., AAAI 2020).
 
-    It takes 2 to 33 % of the area, its sides are to each other as 3:10 to 10:3, and what lies
+    It takes 2 to 33 % of the area, its sides are to each other as 1:3.2 to 3.2:1, and what lies
     beyond the image is cut off. They fill it with noise or the mean.
     """
     n, _, height, width = images.shape
@@ -57,7 +57,7 @@ def erase(images: Tensor, generator: torch.Generator) -> Tensor:
 
     def covered(side: int, share: Tensor) -> Tensor:
         first = uniform(0, 1) * side * (1 - share).clamp(min=0)
-        place = torch.arange(side) - first
+        place = torch.arange(side) + 0.5 - first  # of the pixels' centres
         return (place >= 0) & (place < side * share)
 
     area, ratio = uniform(0.02, 0.33), 10 ** uniform(-0.5, 0.5)
@@ -132,8 +132,9 @@ N_CONDITIONS = 6
 class Change:
     """How to change each of n images; all zero means not at all.
 
-    Non-leaking augmentation, Karras et al. 2022, Appendix F.2, with smaller turns and without
-    mirrors, which a short training does not learn to tell apart. A network knows ten images of a
+    Non-leaking augmentation, Karras et al. 2022, Appendix F.2, with smaller changes and without
+    mirrors, which a short training does not learn to tell apart; the edge fills in, pixels are
+    interpolated linearly, and each shift happens by itself. A network knows ten images of a
     class by heart before long, but not their changed versions; and as it is told of the change,
     images generated with zeros look unchanged.
 
@@ -162,7 +163,7 @@ class Change:
         return cls(spread(SCALE), spread(STRETCH), spread(ANGLE), spread(SHIFT), spread(SHIFT))
 
     def condition(self) -> Tensor:
-        """What the network is told, shape (n, N_CONDITIONS), of about unit size."""
+        """What the network is told, shape (n, N_CONDITIONS), of at most about unit size."""
         columns = [
             self.scale / SCALE,
             self.stretch / STRETCH,

@@ -60,15 +60,16 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         1, a synthetic row omega (the paper's choice). Or ``(y, synthetic_mask, omega) -> weights``.
     d1_max, d2_max : float or None, default=None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
-        space to the nearest real row of its class; d2: the same among the features of a
-        classifier trained on the real rows. Each is measured in units of what real rows of the
-        class show among themselves (see `sklearn_diffult.filters`).
+        space to the nearest real row of its class; d2: the same among the features of
+        classifiers, to real rows that they have not seen. Each is measured in units of what real
+        rows of the class show among themselves (see `sklearn_diffult.filters`).
     d3_max : float, "auto" or None, default="auto"
-        The same for d3, the surprise of such a classifier at the row's class. ``"auto"`` is 1 for
+        The same for d3, the surprise of these classifiers at the row's class. ``"auto"`` is 1 for
         tables (as surprising as real rows are on average) and None for images.
     centre_max : float or None, default=None
-        The same for the distance to the class's mean among those features, over its diameter
-        there: 1 keeps the paper's in-distribution rows, 2 also the approximate ones.
+        The same for the distance to the class's mean among features of a classifier of all real
+        rows, over the class's diameter there: 1 keeps the paper's in-distribution rows, 2 also the
+        approximate ones.
     d1_min : float, default=0.1
         Rows with a lower d1, with regard to any class, are near-copies and never used; 0 leaves
         exact copies. Those that give nothing away are let through: in tables of few values, and
@@ -145,8 +146,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Precision of matrix products; ``"auto"`` is bfloat16 for images where the hardware
         multiplies it.
     random_state : int, RandomState or None, default=None
-        Same seed, machine and rows: same synthetic rows. Global random states are neither read nor
-        changed.
+        Same seed, machine and rows: same synthetic rows; with a solver that draws (``"ddpm"``) also
+        the same `sampling_strategy`. Global random states are neither read nor changed.
     verbose : int, default=0
         1 shows progress bars with loss and rows per second: of every training, and of every round
         of generation.

@@ -11,7 +11,7 @@ import torch
 from scipy.special import log_softmax
 
 from sklearn_diffult.classifier import WeightedTorchClassifier
-from sklearn_diffult.filters import Evidence, Recall, compute_anew
+from sklearn_diffult.filters import Evidence, Recall, Witness, compute_anew
 
 
 def gather_evidence(
@@ -24,10 +24,10 @@ def gather_evidence(
 ) -> Evidence:
     """Collect what the metrics may look at; classifiers are trained when they are first asked.
 
-    d2 takes one classifier trained on all real rows. d3 compares a synthetic row's surprise with
-    that of real rows the classifier has not seen, so two classifiers are trained on a half each;
-    a row's held-out surprise comes from the other half's, a synthetic row's is the mean of both.
-    Classes with one row are in both halves.
+    d2 and d3 compare synthetic rows with real ones that the classifier has not seen, so two are
+    trained on a half of the real rows each. A real row's held-out surprise comes from the other
+    half's, a synthetic row's scores are the mean of both. Classes with one row are in both halves.
+    centre takes a classifier trained on all real rows.
 
     Parameters
     ----------
@@ -60,24 +60,28 @@ def gather_evidence(
         # The one that trained it may have had another device.
         return classifier.set_params(**classifier_parameters)
 
-    def judges() -> list[WeightedTorchClassifier]:
-        return [classifier_of(f"classifier of half {half}", half) for half in (0, 1)]
+    def classifier_of_half(half: int) -> WeightedTorchClassifier:
+        return classifier_of(f"classifier of half {half}", half)
 
     def held_out_surprise() -> np.ndarray:
         held_out = np.full(len(rows), np.nan)
         for half in (0, 1):
             unseen = halves == half
             if unseen.any():
-                held_out[unseen] = _surprise(judges()[1 - half], rows[unseen], indices[unseen])
+                held_out[unseen] = _surprise(
+                    classifier_of_half(1 - half), rows[unseen], indices[unseen]
+                )
         return held_out
 
     def surprise(flat: np.ndarray, label: int) -> np.ndarray:
         own, labels = flat.reshape(-1, *rows.shape[1:]), np.full(len(flat), label)
-        return np.mean([_surprise(judge, own, labels) for judge in judges()], axis=0)
+        surprises = [_surprise(classifier_of_half(half), own, labels) for half in (0, 1)]
+        return np.mean(surprises, axis=0)
 
-    def embed(flat: np.ndarray) -> np.ndarray:
+    def embed(flat: np.ndarray, half: int | None = None) -> np.ndarray:
         own = flat.reshape(-1, *rows.shape[1:])
-        return _outputs(classifier_of("classifier"), "features", own)
+        classifier = classifier_of("classifier") if half is None else classifier_of_half(half)
+        return _outputs(classifier, "features", own)
 
     return Evidence(
         encoded.flatten(1).numpy(),
@@ -85,6 +89,10 @@ def gather_evidence(
         n_classes,
         twins_are_harmless=encoded.ndim == 2,
         embed=embed,
+        witnesses=tuple(
+            Witness(functools.partial(embed, half=half), (halves == 1 - half) | (halves == 2))
+            for half in (0, 1)
+        ),
         surprise=surprise,
         held_out_surprise=held_out_surprise,
         recall=recall,

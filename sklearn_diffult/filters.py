@@ -113,6 +113,23 @@ def compute_anew(name: str, compute: Callable[[], Any]) -> Any:
     return compute()
 
 
+@dataclass(frozen=True)
+class Witness:
+    """Features by a classifier, and which real rows it has not seen.
+
+    Attributes
+    ----------
+    embed : callable
+        Maps rows (n, n_values) to features (n, n_features).
+    unseen : ndarray of bool, shape (n_real,)
+        Rows that it was not trained on, of each class at least one; the only row of a class counts
+        though it was.
+    """
+
+    embed: Embed
+    unseen: np.ndarray
+
+
 @dataclass
 class Evidence:
     """What the metrics may look at: real rows, and what a classifier trained on them says.
@@ -128,7 +145,10 @@ class Evidence:
     twins_are_harmless : bool
         Whether rows that have an equal twin give nothing away, as in tables.
     embed : callable or None
-        Maps rows (n, n_values) to classifier features (n, n_features). Needed by d2.
+        Maps rows (n, n_values) to features (n, n_features) of a classifier of all real rows. Needed
+        by centre.
+    witnesses : tuple of Witness
+        Classifiers of a part of the real rows each. Needed by d2.
     surprise : callable or None
         Maps rows (n, n_values) and a class index to -log p(class | row), shape (n,). Needed by d3.
     held_out_surprise : callable or None
@@ -144,6 +164,7 @@ class Evidence:
     n_classes: int
     twins_are_harmless: bool = True
     embed: Embed | None = None
+    witnesses: tuple[Witness, ...] = ()
     surprise: Callable[[np.ndarray, int], np.ndarray] | None = None
     held_out_surprise: Callable[[], np.ndarray] | None = None
     recall: Recall = compute_anew
@@ -200,23 +221,28 @@ def _gives_away(evidence: Evidence) -> np.ndarray:
 
 
 def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
-    """Distance in classifier features to the nearest real row of the class, over its scale."""
-    embed, features = _features(evidence, "d2")
-    scales = evidence.remember(
-        "d2",
-        lambda: class_scales(
-            leave_one_out_distances(features, evidence.labels), evidence.labels, evidence.n_classes
-        ),
+    """d1 among the features of classifiers, to the real rows that each has not seen; their mean.
+
+    Among the rows that it has seen, a classifier draws rare classes together, so that new rows of
+    the class would lie far away.
+    """
+    if not evidence.witnesses:
+        raise ValueError("d2 needs classifiers: Evidence.witnesses is empty.")
+    scores = [_score_by(evidence, number, rows, label) for number in range(len(evidence.witnesses))]
+    return np.mean(scores, axis=0)
+
+
+def _score_by(evidence: Evidence, number: int, rows: np.ndarray, label: int) -> np.ndarray:
+    witness = evidence.witnesses[number]
+    labels = evidence.labels[witness.unseen]
+    features = evidence.remember(
+        f"d2 features {number}", lambda: witness.embed(evidence.rows[witness.unseen])
     )
-    return nearest_distances(embed(rows), features[evidence.labels == label]) / scales[label]
-
-
-def _features(evidence: Evidence, metric: str) -> tuple[Embed, np.ndarray]:
-    """Return the classifier's features as a function, and those of the real rows."""
-    if evidence.embed is None:
-        raise ValueError(f"{metric} needs a classifier: Evidence.embed is None.")
-    embed = evidence.embed
-    return embed, evidence.remember("d2 features", lambda: embed(evidence.rows))
+    scales = evidence.remember(
+        f"d2 {number}",
+        lambda: class_scales(leave_one_out_distances(features, labels), labels, evidence.n_classes),
+    )
+    return nearest_distances(witness.embed(rows), features[labels == label]) / scales[label]
 
 
 def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
@@ -243,7 +269,10 @@ def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray
     (OOD): see `bands`. Its diameter d_f is the largest distance between two real rows; a class of
     fewer than 10 rows gets the largest of any class, so that few of its rows are out.
     """
-    embed, features = _features(evidence, "centre")
+    if evidence.embed is None:
+        raise ValueError("centre needs a classifier: Evidence.embed is None.")
+    embed = evidence.embed
+    features = evidence.remember("features", lambda: embed(evidence.rows))
     diameters = evidence.remember(
         "centre",
         lambda: class_scales(

@@ -265,7 +265,7 @@ class Stages:
     @functools.cached_property
     def _candidates_key(self) -> str:
         plan = generation_plan(self._parameters, self._is_image, self._device)
-        # The number of rows at a time differs between devices, the rows do not.
+        # The number of rows at a time differs between devices; rows do only if the solver draws.
         return key_of(self._training_key, dataclasses.replace(plan, batch_size=0), self._seeds[0])
 
     @functools.cached_property

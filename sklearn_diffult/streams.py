@@ -44,6 +44,8 @@ class _Class:
 class CandidateStream:
     """Candidates of every class, the same ones in the same order however they are asked for.
 
+    But for a solver that draws: its noise depends on the batch, so what was asked for first stays.
+
     A class's stream is kept in segments: under its key, the class and the number of its first row
     lie as many rows as were missing when it was first asked for. So another threshold or another
     `sampling_strategy` reads what is there and generates only what lies beyond.

@@ -69,8 +69,8 @@ def _class_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: fl
     for label in classes:
         synthetic = (y == label) & synthetic_mask
         real = (y == label) & ~synthetic_mask
-        # A class without synthetic rows keeps its whole mass, else omega = 1 would erase it.
-        share = omega if synthetic.any() else 0.0
+        # A class of one kind keeps its whole mass; but omega = 0 leaves no synthetic rows.
+        share = omega if real.any() and synthetic.any() else float(synthetic.any() and omega > 0)
         weights[real] = mass * (1 - share) / max(1, real.sum())
         weights[synthetic] = mass * share / max(1, synthetic.sum())
     return weights
@@ -98,9 +98,9 @@ def compute_weights(
         rows of a class hold together (``"class"``). 0 means real rows only.
     weighting : {"row", "class"} or callable
         ``"row"``: 1 for a real row, omega for a synthetic one. ``"class"``: every class has the
-        same total weight, which makes as much as there are real rows; a class without synthetic
-        rows gives all of it to its real ones. A callable ``(y, synthetic_mask, omega) -> weights
-        of shape (n_samples,)`` gets arrays.
+        same total weight, which makes as much as there are real rows; a class of rows of one kind
+        gives all of it to those (to synthetic ones unless omega is 0). A callable
+        ``(y, synthetic_mask, omega) -> weights of shape (n_samples,)`` gets arrays.
 
     Returns
     -------

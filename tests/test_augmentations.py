@@ -85,6 +85,10 @@ def test_erasing_covers_one_rectangle_of_one_value_in_every_fourth_image():
     for side in (rows, columns):
         padded = torch.nn.functional.pad(side.int(), (1, 0))
         assert (padded.diff(dim=1) == 1).sum(dim=1).max() == 1
+    # No side of the image is spared more than the one across.
+    for side in (rows.float().mean(dim=0), columns.float().mean(dim=0)):
+        assert side[0] > 0.02
+        assert float(side[0]) == pytest.approx(float(side[-1]), abs=0.05)
     area = is_covered[changed].float().mean(dim=(1, 2))
     assert area.mean() == pytest.approx((0.02 + 0.33) / 2, abs=0.01)
     covered = torch.where(is_covered[:, None], erased, torch.nan)[changed].flatten(1)

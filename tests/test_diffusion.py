@@ -173,6 +173,10 @@ def test_guidance_extrapolates_inside_the_interval_and_is_plain_outside():
     inside, outside = denoise(x, torch.tensor(1.0)), denoise(x, torch.tensor(10.0))
     assert inside.flatten().tolist() == [7 + 3 * (1 - 7), 7 + 3 * (2 - 7)]
     assert outside.flatten().tolist() == [1, 2]
+    # The ends belong to it; in float32 these lie beyond.
+    denoise = guided(ByLabel(), labels, guidance_scale=3.0, interval=(0.7, 1.2))
+    for end in (0.7, 1.2):
+        assert torch.equal(denoise(x, torch.tensor(0.5 * end)), inside)
 
 
 def test_average_halves_an_old_parameter_after_its_half_life():
@@ -353,6 +357,7 @@ def test_coral_penalty_is_the_formula_on_orthogonal_classes():
     # One row of the own class at cosine 1, two of the other at cosine 0; no label, no part.
     surprise = -math.log(math.exp(10) / (math.exp(10) + 2))
     wanted = 0.05 * surprise * torch.tensor([1, math.exp(-1), 1, math.exp(-2), 0])
+    wanted *= math.exp(1 / 0.3)
     torch.testing.assert_close(penalty_of_coral(features, labels, time), wanted)
 
 

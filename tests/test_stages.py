@@ -161,7 +161,9 @@ def test_without_a_seed_fits_on_the_same_rows_share_what_is_computed(tmp_path, c
 def test_classifiers_and_scores_are_kept_too(tmp_path, monkeypatch):
     parameters = {"memory": tmp_path, "d2_max": 5.0, "d3_max": 50.0}
     first, _ = balancer(**parameters).fit_resample(X, Y)
-    assert entries(tmp_path)["classifier"] == 1
+    # d2 and d3 ask the same ones.
+    assert entries(tmp_path)["classifier-of-half-0"] == 1
+    assert entries(tmp_path)["classifier-of-half-1"] == 1
     assert entries(tmp_path)["scores-d2"] == entries(tmp_path)["scores-d3"] > 0
     monkeypatch.setattr(WeightedTorchClassifier, "fit", lambda *args: pytest.fail("trained again"))
     np.testing.assert_array_equal(balancer(**parameters).fit_resample(X, Y)[0], first)
@@ -196,7 +198,9 @@ def test_a_search_trains_one_generator_per_fold_and_one_for_the_refit(tmp_path, 
     fitted = search(tmp_path, grid)
     assert len(fitted.cv_results_["params"]) == 36
     assert computed["train"] == 4
-    assert entries(tmp_path)["training"] == entries(tmp_path)["classifier"] == 4
+    assert entries(tmp_path)["training"] == 4
+    assert entries(tmp_path)["classifier-of-half-0"] == 4
+    assert entries(tmp_path)["classifier-of-half-1"] == 4
     # No row was generated twice: every generation left an entry of its own.
     assert computed["generate"] == entries(tmp_path)["candidates"]
     assert entries(tmp_path)["candidates"] == entries(tmp_path)["scores-d2"]

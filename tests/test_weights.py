@@ -84,6 +84,13 @@ def test_class_weighting_of_balanced_real_rows_leaves_them_alone():
     np.testing.assert_allclose(compute_weights([0, 1, 1, 0], np.zeros(4, bool), 0.5, "class"), 1)
 
 
+def test_a_class_without_real_rows_gives_its_mass_to_synthetic_ones_but_for_omega_zero():
+    y, mask = [0, 0, 0, 1, 1], np.array([0, 0, 0, 1, 1], bool)
+    half = compute_weights(y, mask, 0.5, "class")
+    np.testing.assert_allclose(half, [0.5, 0.5, 0.5, 0.75, 0.75])
+    assert compute_weights(y, mask, 0.0, "class")[3:].tolist() == [0, 0]
+
+
 def test_class_weighting_does_not_depend_on_how_many_rows_were_generated():
     few = compute_weights([0, 0, 1, 1], np.array([0, 0, 0, 1], bool), 0.5, "class")
     many = compute_weights([0, 0, *[1] * 9], np.array([0, 0, 0, *[1] * 8], bool), 0.5, "class")

@@ -16,7 +16,7 @@ def expand(per_row: Tensor, like: Tensor) -> Tensor:
 class Denoiser(nn.Module):
     """Wrap a raw network so that input, output and target have unit variance at every sigma.
 
-    Karras et al. 2022, Eq. (7) with the coefficients of their Table 1.
+    Karras et al. 2022, Eq. (7) with the coefficients of their Table 1; about the data's mean.
 
     Parameters
     ----------

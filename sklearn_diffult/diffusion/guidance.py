@@ -24,7 +24,9 @@ def guided(
     scale of 1 is the plain conditional denoiser. Outside `interval` (noise levels in units of
     sigma_data) the plain denoiser is used, at half the cost (Kynkaanniemi et al. 2024).
     """
-    low, high = (bound * denoiser.sigma_data for bound in interval)
+    # By rounding, a level at an end would lie beyond it.
+    low = interval[0] * denoiser.sigma_data * (1 - 1e-6)
+    high = interval[1] * denoiser.sigma_data * (1 + 1e-6)
     null = torch.full_like(labels, denoiser.null_label)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -93,9 +93,8 @@ def cbdm(batch: RegularizerInput) -> Tensor:
 
 
 CORAL_TEMPERATURE = 0.1
-# How fast the weight falls with t / T.
+# How fast the weight falls with t / T, and where it ends; it is 1.4 without noise.
 CORAL_DECAY = 0.3
-# Brings the loss, about 5 at first, to the size of the diffusion loss.
 CORAL_WEIGHT = 0.05
 # A logit whose probability is 0; minus infinity would make NaN where there is no other row.
 NEVER = -1e4
@@ -106,9 +105,10 @@ def coral(batch: RegularizerInput) -> Tensor:
 
     Contrastive regularisation for aligning latents (Rodriguez et al. 2025, arXiv 2506.15933): the
     supervised contrastive loss (Khosla et al. 2020, Eq. (2)) between the bottleneck's features of
-    a batch, at temperature 0.1, times ``0.05 exp(-(t/T) / 0.3)``. Deviations: features are
+    a batch, at temperature 0.1, times ``0.05 exp((1 - t/T) / 0.3)``. Deviations: features are
     compared as they are, without a projection head; each row has the weight of its own noise, not
-    the batch's mean; rows whose label was dropped do not take part.
+    the batch's mean; rows whose label was dropped do not take part. Where memory is too little for
+    a batch at once, only rows of the same part are compared.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def coral(batch: RegularizerInput) -> Tensor:
     logits = (likeness / CORAL_TEMPERATURE).masked_fill(~others, NEVER)
     surprise = -logits.log_softmax(dim=1).masked_fill(~same, 0.0)
     contrast = surprise.sum(dim=1) / same.sum(dim=1).clamp(min=1)
-    return CORAL_WEIGHT * (-batch.time / CORAL_DECAY).exp() * contrast
+    return CORAL_WEIGHT * ((1 - batch.time) / CORAL_DECAY).exp() * contrast
 
 
 REGULARIZERS: dict[str, Regularizer] = {"cbdm": cbdm, "coral": coral}

@@ -43,7 +43,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, grid: Tensor, generator: torch.Generat
     for sigma, lower in itertools.pairwise(grid):
         clean = denoise(x, sigma)
         if lower == 0:
-            # exp(-step) = 0 and the extrapolation's weight vanishes: the estimate itself.
+            # The step is infinite: of first order, which gives the estimate itself.
             return clean
         step = (sigma / lower).log()
         estimate = clean

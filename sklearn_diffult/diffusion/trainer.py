@@ -386,8 +386,9 @@ class _Training:
         if self._micro_batch < wanted:
             warn(
                 f"{wanted} rows at a time were too many for the device's memory: training goes on "
-                f"with {self._micro_batch}, whose gradients are added up to the same batches. "
-                "A lower batch_size makes smaller batches."
+                f"with {self._micro_batch}, whose gradients are added up to the same batches; a "
+                "regulariser that compares rows sees fewer at a time. A lower batch_size makes "
+                "smaller batches."
             )
         return loss
 
