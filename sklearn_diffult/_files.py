@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -20,8 +21,11 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     Raises
     ------
     OSError
-        If the disk does not take it; the former file is as it was.
+        If the disk does not take it, or the path is that of no file; what was there is as it was.
     """
+    path = path.resolve()  # else a link would be replaced, and not the file
+    if path.exists() and not path.is_file():
+        raise OSError(f"{str(path)!r} cannot be written: it is a folder or device, not a file.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{str(path)!r} cannot be written: there is no such folder.")
     draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -30,6 +34,8 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            draft.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):

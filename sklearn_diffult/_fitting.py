@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
-from sklearn_diffult._torch import autocast, progress, repeatable, threads_for
+from sklearn_diffult._torch import autocast, learning, progress, threads_for, undisturbed
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -111,7 +111,7 @@ def apply_in_blocks(
     size make a row's result independent of its neighbours.
     """
     outputs = []
-    with torch.inference_mode(), autocast(device, dtype):
+    with torch.inference_mode(), undisturbed(device), autocast(device, dtype):
         for block in inputs.split(_BLOCK_ROWS):
             padding = block.new_zeros(_BLOCK_ROWS - len(block), *block.shape[1:])
             output = function(torch.cat([block, padding]).to(device))
@@ -227,7 +227,7 @@ class Training:
         pending: list[Tensor] = []
         bar = progress(n_steps, "train classifier", self.verbose)
         threads = threads_for(self.module, rows.inputs.shape[1:], self.device)
-        with bar, repeatable(self.device), threads, torch.enable_grad():
+        with bar, undisturbed(self.device), threads, learning():
             for step in range(n_steps):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * schedule(step, n_steps)

@@ -340,6 +340,8 @@ def _open(memory: Any) -> Any:
     if isinstance(memory, Memory):
         return memory
     try:
+        if not os.fspath(memory):
+            raise OSError("it is empty")  # joblib takes it for the working directory
         return Memory(os.fspath(memory), verbose=0)
     except OSError as error:
         raise ValueError(

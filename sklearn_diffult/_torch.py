@@ -67,11 +67,16 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+@contextlib.contextmanager
+def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Run the enclosed forward passes in `dtype`; nothing happens for float32."""
     if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
+        yield
+        return
+    with torch.autocast(device.type, dtype=dtype):
+        yield
+    # Inside a block of the caller's, casts of weights would outlive the step that changes them.
+    torch.clear_autocast_cache()
 
 
 def new_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -150,9 +155,38 @@ def _deterministic_kernels() -> Iterator[None]:
 _REPEATABLE = _SharedFlags(_deterministic_kernels)
 
 
-def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """On CUDA, take only kernels that add up in one order; flags are put back by the last user."""
-    return _REPEATABLE if device.type == "cuda" else contextlib.nullcontext()
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Work as if the caller had set no autocast and no default device.
+
+    On CUDA, take only kernels that add up in one order; flags are put back by the last user.
+    """
+    with contextlib.ExitStack() as modes:
+        if torch.is_autocast_enabled(device.type):
+            modes.enter_context(torch.autocast(device.type, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        if device.type == "cuda":
+            modes.enter_context(_REPEATABLE)
+        yield
+
+
+@contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """Record gradients, whatever the caller has set.
+
+    Raises
+    ------
+    RuntimeError
+        Inside ``torch.inference_mode()``, whose tensors can never have any.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Nothing can be trained inside torch.inference_mode(); leave that block for fit, or "
+            "use torch.no_grad()."
+        )
+    with torch.enable_grad():
+        yield
 
 
 class _OneThread:

@@ -7,7 +7,13 @@ import warnings
 
 # Whose lines the user has not written.
 _LIBRARIES = {"sklearn_diffult", "sklearn", "imblearn", "joblib", "torch"}
-_BETWEEN = _LIBRARIES | {"contextlib", "threading", "concurrent", "multiprocessing"}
+_BETWEEN = _LIBRARIES | {
+    "contextlib",
+    "functools",
+    "threading",
+    "concurrent",
+    "multiprocessing",
+}
 
 
 def warn(message: str) -> None:

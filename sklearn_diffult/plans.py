@@ -238,8 +238,9 @@ def generation_plan(parameters: Any, is_image: bool, device: torch.device) -> Ge
         n_steps=parameters.n_solver_steps,
         guidance_scale=parameters.guidance_scale,
         guidance_interval=interval,
-        # Generation keeps no activations for a backward pass, so there is room for more rows.
-        batch_size=resolve(parameters.batch_size, default.batch_size)
+        # Generation keeps no activations for a backward pass, so there is room for more rows. It
+        # fills its batches up, so that large ones would make a single row dear.
+        batch_size=min(resolve(parameters.batch_size, default.batch_size), default.batch_size)
         * (default.batches_at_a_time if device.type == "cpu" else 8),
         start=lookup(STARTS, resolve(parameters.start, default.start)),
         start_noise=float(parameters.start_noise),

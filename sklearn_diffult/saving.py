@@ -337,7 +337,9 @@ def _labels_from_state(state: dict[str, Any]) -> np.ndarray:
 
 
 def _plain_parameter(name: str, value: Any) -> Any:
-    """Return what JSON gives back as it was; a mapping and a tuple by their items."""
+    """Return what JSON gives back as it was; a mapping, a tuple and an array by their items."""
+    if hasattr(value, "tolist"):  # of numpy and pandas
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {"items": [[plain(k, name), plain(v, name)] for k, v in value.items()]}
     if isinstance(value, tuple | list):

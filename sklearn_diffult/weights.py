@@ -27,6 +27,7 @@ from sklearn_diffult._carriers import (
     detach_weights,
     receive,
 )
+from sklearn_diffult._columns import compare_columns
 from sklearn_diffult._warnings import warn
 
 __all__ = [
@@ -133,7 +134,9 @@ def compute_weights(
         )
     scheme = _resolve_weighting(weighting)
     name = weighting if isinstance(weighting, str) else getattr(scheme, "__name__", repr(scheme))
-    return check_weights(scheme(labels, mask, float(omega)), len(labels), f"weighting={name!r}")
+    # Copies, as a scheme of the user's may write into what it gets.
+    weights = scheme(labels.copy(), mask.copy(), float(omega))
+    return check_weights(weights, len(labels), f"weighting={name!r}")
 
 
 def check_omega(omega: float) -> None:
@@ -194,8 +197,8 @@ def hand_on(y: Any, sample_weight: Weights) -> Any:
     Returns
     -------
     y : container of shape (n_samples,)
-        `y` itself, or the result of `attach_weights`, with a warning where the rest of the
-        pipeline would ignore the weights.
+        The result of `attach_weights`, or `y` itself; with a warning where the rest of the
+        pipeline would ignore the weights or lose them on the way.
     """
     caller = _caller_of_fit_resample(sys._getframe(1))
     if caller is None or _module(caller) != "imblearn.pipeline":
@@ -205,7 +208,9 @@ def hand_on(y: Any, sample_weight: Weights) -> Any:
     for frame in _frames_up(caller):
         pipeline = frame.f_locals.get("self")
         if _module(frame) == "imblearn.pipeline" and hasattr(pipeline, "steps"):
-            _warn_if_lost(pipeline, sample_weight)
+            if _are_lost(pipeline, y):
+                _warn_of_loss(pipeline, sample_weight)
+                return y
             break
     return attach_weights(y, sample_weight)
 
@@ -220,11 +225,16 @@ def _caller_of_fit_resample(frame: FrameType | None) -> FrameType | None:
     return None
 
 
-def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
+def _are_lost(pipeline: Any, y: Any) -> bool:
+    """Whether labels with weights would reach no one who unpacks them all."""
+    n_samplers = sum(hasattr(step, "fit_resample") for _, step in pipeline.steps)
+    is_kept = n_samplers == 1 or hasattr(pipeline, _RECEIVER)
+    return not (is_kept and _receives_weights(pipeline, from_series=hasattr(y, "iloc")))
+
+
+def _warn_of_loss(pipeline: Any, sample_weight: Weights) -> None:
     steps = [step for _, step in pipeline.steps]
-    n_samplers = sum(hasattr(step, "fit_resample") for step in steps)
-    arrive = _receives_weights(pipeline) and (n_samplers == 1 or hasattr(pipeline, _RECEIVER))
-    if arrive or all_equal(sample_weight) or steps[-1] in (None, "passthrough"):
+    if all_equal(sample_weight) or steps[-1] in (None, "passthrough"):
         return
     warn(
         "imblearn.pipeline.Pipeline has no channel for weights, so the weights of "
@@ -233,13 +243,17 @@ def _warn_if_lost(pipeline: Any, sample_weight: Weights) -> None:
     )
 
 
-def _receives_weights(estimator: Any) -> bool:
-    """Whether an estimator unpacks labels that carry weights, itself or by the one inside."""
+def _receives_weights(estimator: Any, from_series: bool) -> bool:
+    """Whether an estimator unpacks labels that carry weights, itself or by the one inside.
+
+    A search takes a part of them, which a Series' weights do not survive.
+    """
     if hasattr(estimator, _RECEIVER):
         return True
     if isinstance(estimator, SklearnPipeline):
-        return _receives_weights(estimator.steps[-1][1])
-    return isinstance(estimator, BaseSearchCV) and _receives_weights(estimator.estimator)
+        return _receives_weights(estimator.steps[-1][1], from_series)
+    is_search = isinstance(estimator, BaseSearchCV) and not from_series
+    return is_search and _receives_weights(estimator.estimator, from_series)
 
 
 class hidden_from_imblearn:
@@ -279,6 +293,11 @@ class TransformerFace:
         -------
         X : array-like of shape (n_samples, ...)
             The same rows, in the container that `set_output` chose where X is 2-D.
+
+        Raises
+        ------
+        ValueError
+            If a container was chosen and a table has other columns than in fit.
         """
         check_is_fitted(self)
         return self._in_output_container(X)
@@ -309,7 +328,7 @@ class TransformerFace:
         Parameters
         ----------
         transform : {"default", "pandas", "polars"} or None, default=None
-            None leaves the choice as it was.
+            None leaves the choice as it was. `WeightedTorchClassifier` takes no polars.
 
         Returns
         -------
@@ -325,6 +344,8 @@ class TransformerFace:
         container = chosen or get_config()["transform_output"]
         if container == "default" or getattr(X, "ndim", None) != 2:
             return X
+        # It would get the names that fit saw.
+        compare_columns(self, X)
         identity = FunctionTransformer(
             feature_names_out=lambda _, names: getattr(self, "feature_names_in_", names)
         )

@@ -346,6 +346,7 @@ BAD_PARAMETERS = [
     (balancer, "memory", 7),
     (balancer, "memory", {"location": "cache"}),
     (balancer, "memory", __file__),
+    (balancer, "memory", ""),
     (balancer, "checkpoint", 7),
     (balancer, "checkpoint", ["here"]),
     (balancer, "checkpoint", __file__),

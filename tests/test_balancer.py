@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits, make_classification
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
 from sklearn_diffult.diffusion.solvers import SOLVERS
 from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, IMAGE_NETWORKS
+from sklearn_diffult.plans import generation_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:Class . has 2 rows")
 QUICK = {
@@ -409,3 +410,10 @@ def test_generate_takes_one_label():
     for label in ([1, 2], [1], np.array([0, 1])):
         with pytest.raises(ValueError, match=r"label must be one of \[0, 1, 2\]"):
             balancer.generate(1, label)
+
+
+@pytest.mark.parametrize(("batch_size", "at_a_time"), [(8, 64), (128, 1024), (20_000, 1024)])
+def test_a_large_batch_size_does_not_make_one_generated_row_dear(batch_size, at_a_time):
+    parameters = DiffusionBalancer(batch_size=batch_size)
+    plan = generation_plan(parameters, is_image=False, device=torch.device("cpu"))
+    assert plan.batch_size == at_a_time

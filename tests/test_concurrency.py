@@ -18,7 +18,7 @@ from own_networks import Dropping
 from sklearn.datasets import make_classification
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
-from sklearn_diffult._torch import repeatable, threads_for
+from sklearn_diffult._torch import threads_for, undisturbed
 
 X, Y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
 
@@ -90,12 +90,12 @@ def test_threads_keep_each_other_repeatable_and_the_last_puts_the_flags_back():
     entered, first_left = threading.Barrier(2, timeout=10), threading.Event()
 
     def first():
-        with repeatable(torch.device("cuda")):
+        with undisturbed(torch.device("cuda")):
             entered.wait()
         first_left.set()
 
     def second():
-        with repeatable(torch.device("cuda")):
+        with undisturbed(torch.device("cuda")):
             entered.wait()
             assert first_left.wait(10)
             seen.append(flags())

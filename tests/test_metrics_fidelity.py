@@ -370,6 +370,8 @@ def test_features_that_are_no_callable_or_lose_rows_are_refused(metric):
         (np.zeros((0, 2)), r"X_new has shape \(0, 2\)"),
         (np.zeros(4), r"X_new has shape \(4,\); .* reshape\(-1, 1\)"),
         (np.full((4, 2), np.nan), "X_new has NaN or infinite"),
+        (np.full((4, 2), 1e155), "largest value of X_new is 1e.155, .* scale"),
+        (np.full((4, 2), 1e-170), "largest value of X_new is 1e-170, .* scale"),
         ([["a"], ["b"]], "X_new is no array of numbers .* Encode"),
         (csr_array(np.eye(3)), r"X_new is no array of numbers .* toarray\(\)"),
     ],

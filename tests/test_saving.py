@@ -15,6 +15,7 @@ import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from damage import BY_CHANCE, change_claims, parts, write_signed
@@ -97,6 +98,17 @@ def test_a_mixed_table_comes_back_as_a_data_frame(tmp_path):
     assert loaded.n_features_in_ == 5
 
 
+@pytest.mark.parametrize("container", [np.array, pd.Index, pd.Series, list])
+def test_columns_named_by_any_array_come_back(container, tmp_path):
+    X = pd.DataFrame({"code": np.arange(60) % 3, "size": np.linspace(0, 1, 60)})
+    balancer = DiffusionBalancer(
+        n_steps=2, n_solver_steps=2, categorical_features=container(["code"]), random_state=0
+    ).fit(X, np.repeat([0, 1], [40, 20]))
+    balancer.save(tmp_path / "file")
+    loaded = DiffusionBalancer.load(tmp_path / "file")
+    pd.testing.assert_frame_equal(loaded.generate(4, label=1), balancer.generate(4, label=1))
+
+
 def test_settings_of_a_place_stay_behind_and_tuples_and_dicts_come_back(digits, tmp_path):
     balancer = DiffusionBalancer(
         n_steps=1,
@@ -151,6 +163,24 @@ def test_a_failing_disk_leaves_the_former_file(of_images, tmp_path, monkeypatch)
         of_images.save(path)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"former"
+
+
+def test_a_file_keeps_its_permissions_and_a_link_its_target(of_images, tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.touch(mode=0o600)
+    link.symlink_to(path)
+    of_images.save(link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    DiffusionBalancer.load(path)
+
+
+def test_what_is_no_file_is_not_replaced(of_images, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="not a file"):
+            of_images.save(path)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # Versions -----------------------------------------------------------------------------

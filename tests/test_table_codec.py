@@ -692,3 +692,12 @@ def test_data_frames_of_other_libraries_are_refused_with_the_way_out():
 def test_sparse_tables_may_not_name_categories_by_name():
     with pytest.raises(ValueError, match="X has no column names"):
         fitted(sparse.eye_array(3, format="csr"), categorical_features=["a"])
+
+
+def test_rows_in_a_tuple_are_rows_in_a_list():
+    rows = tuple((float(i), "x" if i % 2 else "y") for i in range(20))
+    codec = TableCodec().fit(rows)
+    assert torch.equal(codec.encode(rows), TableCodec().fit(list(rows)).encode(list(rows)))
+    both = codec.append(rows, codec.encode(rows)[:3])
+    assert both[:20] == list(rows)
+    assert [[type(cell) for cell in row] for row in both[20:]] == [[float, str]] * 3

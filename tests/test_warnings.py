@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -40,3 +41,21 @@ def test_the_line_is_the_callers(call: Callable[[Any, Any], Any]) -> None:
     X[:, :2] = 0, 16
     y = np.repeat([0, 0, 1], 10)
     assert line_of(lambda: call(X, y)) == {(__file__, call.__code__.co_firstlineno)}
+
+
+def test_the_line_is_the_callers_where_a_cached_property_warns(tmp_path) -> None:
+    lock = threading.Lock()  # which nothing can pickle
+    balancer = DiffusionBalancer(
+        n_steps=2,
+        n_solver_steps=2,
+        memory=tmp_path,
+        start=lambda labels, label: (lock.locked(), labels == label)[1],
+        start_noise=1.0,
+        random_state=0,
+    )
+    X, y = np.random.default_rng(0).normal(size=(30, 2)), np.repeat([0, 0, 1], 10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        balancer.fit_resample(X, y)
+    files = {each.filename for each in caught if "pickle" in str(each.message)}
+    assert files == {__file__}

@@ -102,7 +102,7 @@ def open_columns(X: Any) -> list[Cells]:
         ]
     values = X.toarray() if sparse.issparse(X) else open_array(X, "X")
     check_rows(values.shape, "X")
-    if isinstance(X, list):
+    if isinstance(X, list | tuple):
         # A list has no dtype: each of its columns shall keep its own Python type.
         values = np.array(X, dtype=object)
     open_one = _open_objects if values.dtype.kind in "OUS" else _open_numbers

@@ -33,7 +33,7 @@ def template_of(X: Any) -> Any:
         return X.iloc[:0].copy()
     if sparse.issparse(X):
         return X.__class__((0, X.shape[1]), dtype=X.dtype)
-    if isinstance(X, list):
+    if isinstance(X, list | tuple):
         return []
     return np.asarray(X)[:0].copy()
 
@@ -155,7 +155,7 @@ def append_decoded(X: Any, encoded: Tensor, decode: Callable[[Tensor], Any]) -> 
         return concat([X, *blocks], ignore_index=True)
     if sparse.issparse(X):
         return sparse.vstack([X, *blocks], format=X.format)
-    if isinstance(X, list):
+    if isinstance(X, list | tuple):
         return list(chain(X, *blocks))
     # Filled block by block, as the new rows as a whole are often as large as the old ones.
     rows = np.asarray(X)

@@ -13,8 +13,8 @@ from sklearn_diffult._torch import (
     explain_out_of_memory,
     new_generator,
     progress,
-    repeatable,
     threads_for,
+    undisturbed,
 )
 from sklearn_diffult.diffusion.denoiser import Denoiser, check_shape
 from sklearn_diffult.diffusion.guidance import guided
@@ -90,20 +90,20 @@ def generate(
     FloatingPointError
         If a row is not finite.
     """
-    grid = sigma_grid(plan.n_steps, denoiser.sigma_data)
-    if plan.start is not None:
-        highest = plan.start_noise * denoiser.sigma_data
-        grid = torch.cat([grid.new_tensor([highest]), grid[grid < 0.9 * highest]])
-    grid = grid.float()
-    clean = torch.empty(len(labels), *sample_shape, dtype=torch.float32)
+    clean = torch.empty(len(labels), *sample_shape, dtype=torch.float32, device="cpu")
     bar = progress(len(labels), "generate", verbose)
     with (
         bar,
         explain_out_of_memory("batch_size"),
-        repeatable(device),
+        undisturbed(device),
         threads_for(denoiser, sample_shape, device),
         autocast(device, dtype),
     ):
+        grid = sigma_grid(plan.n_steps, denoiser.sigma_data)
+        if plan.start is not None:
+            highest = plan.start_noise * denoiser.sigma_data
+            grid = torch.cat([grid.new_tensor([highest]), grid[grid < 0.9 * highest]])
+        grid = grid.float()
         for first in range(0, len(labels), plan.batch_size):
             rows = slice(first, first + plan.batch_size)
             n_rows = len(labels[rows])

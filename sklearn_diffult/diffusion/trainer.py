@@ -18,9 +18,10 @@ from torch import Tensor
 from sklearn_diffult._torch import (
     autocast,
     explain_out_of_memory,
+    learning,
     progress,
-    repeatable,
     threads_for,
+    undisturbed,
 )
 from sklearn_diffult._warnings import warn
 from sklearn_diffult.diffusion.batches import Batch, Batches
@@ -146,10 +147,10 @@ def train(
     with (
         bar,
         explain_out_of_memory("batch_size"),
-        repeatable(device),
+        undisturbed(device),
         threads_for(denoiser, clean.shape[1:], device),
         signals,
-        torch.enable_grad(),
+        learning(),
         # In memory, what to go back to would take as much as all that is trained.
         _scratch_file() as kept,
     ):
