@@ -191,8 +191,7 @@ def shortfall_message(
     if NEAR_COPY in rejecting:
         advice.append(
             "Against near-copies of real rows lower n_steps, so that the model knows fewer by "
-            "heart, or raise start_noise if generation starts from real rows; a lower d1_min lets "
-            "more of them pass."
+            "heart, or raise start_noise if generation starts from real rows."
         )
     return (
         f"After max_rounds={max_rounds} too few rows had passed the filters ({classes}). "

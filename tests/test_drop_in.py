@@ -219,7 +219,6 @@ def test_our_pipeline_refuses_neighbours_where_rows_differ_in_weight():
         model.fit(*rows((40, 10)))
 
 
-@pytest.mark.xfail(strict=True, reason="the dtype of the labels keeps the weights' digest")
 @pytest.mark.filterwarnings("ignore:imblearn.pipeline.Pipeline has no channel")
 @pytest.mark.parametrize(
     "labels_of",
