@@ -228,21 +228,36 @@ def score_d2(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     """
     if not evidence.witnesses:
         raise ValueError("d2 needs classifiers: Evidence.witnesses is empty.")
-    scores = [_score_by(evidence, number, rows, label) for number in range(len(evidence.witnesses))]
+    scales = evidence.remember("d2", lambda: _d2_scales(evidence))
+    scores = []
+    for number, witness in enumerate(evidence.witnesses):
+        own = _unseen_features(evidence, number)[evidence.labels[witness.unseen] == label]
+        scores.append(nearest_distances(witness.embed(rows), own) / scales[number, label])
     return np.mean(scores, axis=0)
 
 
-def _score_by(evidence: Evidence, number: int, rows: np.ndarray, label: int) -> np.ndarray:
+def _unseen_features(evidence: Evidence, number: int) -> np.ndarray:
+    """What a witness makes of the real rows that it has not seen."""
     witness = evidence.witnesses[number]
-    labels = evidence.labels[witness.unseen]
-    features = evidence.remember(
+    return evidence.remember(
         f"d2 features {number}", lambda: witness.embed(evidence.rows[witness.unseen])
     )
-    scales = evidence.remember(
-        f"d2 {number}",
-        lambda: class_scales(leave_one_out_distances(features, labels), labels, evidence.n_classes),
-    )
-    return nearest_distances(witness.embed(rows), features[labels == label]) / scales[label]
+
+
+def _d2_scales(evidence: Evidence) -> np.ndarray:
+    """Median distance between neighbours of each class, shape (n_witnesses, n_classes).
+
+    A class's share of a witness's own unit comes from all witnesses, as each has a part of its
+    rows.
+    """
+    units, distances, labels = [], [], []
+    for number, witness in enumerate(evidence.witnesses):
+        labels.append(evidence.labels[witness.unseen])
+        own = leave_one_out_distances(_unseen_features(evidence, number), labels[-1])
+        units.append(class_scales(own, np.zeros_like(labels[-1]), 1)[0])
+        distances.append(own / units[-1])
+    shares = class_scales(np.concatenate(distances), np.concatenate(labels), evidence.n_classes)
+    return np.outer(units, shares)
 
 
 def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:

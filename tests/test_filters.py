@@ -132,25 +132,22 @@ def test_d1_needs_no_two_rows_in_any_class():
     np.testing.assert_array_equal(score_d1(evidence(rows, np.array([0, 1])), rows, 1), [10, 0])
 
 
-def test_d2_is_d1_among_features_of_unseen_rows_in_the_mean_over_judges():
-    everything = np.ones(len(ROWS), dtype=bool)
+def test_d2_is_d1_among_features_of_unseen_rows_in_the_mean_over_witnesses():
+    # The last two rows of either line; the median neighbours of both are ten times farther.
+    known = np.isin(np.arange(len(ROWS)), [10, 11, 22, 23])
     looked_at = evidence(
         witnesses=(
-            # Features 0, 1, 4, ..., 121; the nearest is 1, 1, 3, 5, ..., 21 away: median 10.
-            Witness(lambda rows: rows[:, :1] ** 2, everything),
-            # Of class 0 it has not seen 0, 1, ..., 9.
-            Witness(
-                lambda rows: rows[:, :1],
-                everything & (np.arange(len(ROWS)) != 10) & (np.arange(len(ROWS)) != 11),
-            ),
+            Witness(lambda rows: rows, np.ones(len(ROWS), dtype=bool)),
+            Witness(lambda rows: 10 * rows, ~known),
         )
     )
-    rows = np.array([[3.0, 77.0], [-5.0, 0.0], [11.0, 0.0]])
-    expected = (np.array([0, 0, 0]) / 10 + np.array([0, 5, 2]) / 1) / 2
+    rows = np.array([[3.0, 0.0], [-5.0, 0.0], [11.0, 0.0]])
+    expected = (np.array([0, 5, 0]) + np.array([0, 50, 20]) / 10) / 2
     np.testing.assert_allclose(score_d2(looked_at, rows, 0), expected)
+    np.testing.assert_allclose(score_d2(looked_at, rows + [0, 1000], 1), [1 / 4, 5 / 4, 1 / 4])
 
 
-def test_a_judge_that_draws_the_rows_it_knows_together_finds_unseen_rows_no_farther():
+def test_a_witness_that_draws_the_rows_it_knows_together_finds_unseen_rows_no_farther():
     random_state = np.random.RandomState(0)
     rows, labels = random_state.randn(400, 5), np.zeros(400, dtype=int)
     unseen = np.arange(400) % 2 == 0
@@ -163,6 +160,15 @@ def test_a_judge_that_draws_the_rows_it_knows_together_finds_unseen_rows_no_fart
         evidence(rows, labels, witnesses=(Witness(embed, unseen),)), random_state.randn(400, 5), 0
     )
     assert np.median(scores) == pytest.approx(1, abs=0.1)
+
+
+def test_d2_has_a_scale_of_its_own_for_a_class_of_which_each_witness_lacks_a_few_rows():
+    random_state = np.random.RandomState(0)
+    labels = np.repeat([0, 1], [400, 12])
+    spread = np.where(labels == 0, 1.0, 0.1)[:, None]
+    looked_at = opinionated(random_state.randn(412, 5) * spread, labels)
+    scores = score_d2(looked_at, 0.1 * random_state.randn(400, 5), 1)
+    assert np.median(scores) == pytest.approx(1, abs=0.3)
 
 
 def test_centre_is_the_distance_to_the_class_s_mean_in_units_of_its_diameter():
