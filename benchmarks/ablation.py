@@ -136,12 +136,10 @@ VARIANTS: dict[str, Variant] = {
     "weighted loss": Variant("weights", classifier={"weight_mode": "loss"}),
     "no augmentation in the classifier": Variant("weights", classifier={"augment": None}),
     "d1_max 1.5": Variant("filters", {"d1_max": 1.5}),
-    "d2_max 2": Variant("filters", {"d2_max": 2.0}),
-    "d2_max 3": Variant("filters", {"d2_max": 3.0}),
-    "d2_max 5": Variant("filters", {"d2_max": 5.0}),
+    **{f"d2_max {d}": Variant("filters", {"d2_max": d}) for d in (1.0, 1.5, 2.0)},
     "d3_max 5": Variant("filters", {"d3_max": 5.0}),
-    "d1_max 1.5, d2_max 3, d3_max 5": Variant(
-        "filters", {"d1_max": 1.5, "d2_max": 3.0, "d3_max": 5.0}
+    "d1_max 1.5, d2_max 2, d3_max 5": Variant(
+        "filters", {"d1_max": 1.5, "d2_max": 2.0, "d3_max": 5.0}
     ),
     **{
         f"band {name} only": Variant("filters", recipe=only_band(name))
