@@ -1,6 +1,6 @@
 """Frechet distance after equal wall-clock for training plus 7,500 images, three libraries.
 
-    python benchmarks/time_to_quality.py                          # digits: some 25 minutes
+    python benchmarks/time_to_quality.py --threads 1              # digits: half an hour
     python benchmarks/time_to_quality.py --datasets fashion       # 28x28: hours
 
 DiffusionBalancer, denoising-diffusion-pytorch (its DDIM sampler) and diffusers (UNet2DModel,
