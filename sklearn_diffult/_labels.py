@@ -23,7 +23,8 @@ def check_objects(y: Any) -> None:
         If there is text among numbers.
     """
     values = np.asarray(y)
-    if values.dtype.kind not in "OUS":
+    has_gaps = values.dtype.kind == "f" and np.isnan(values).any()
+    if values.dtype.kind not in "OUS" and not has_gaps:
         return
     if values.ndim > 1 and values.shape[1] > 1:
         raise ValueError(

@@ -21,6 +21,8 @@ MAX_SURPLUS = 2.0
 LEAST_FURTHER = 32
 NEAR_COPY = "near_copy"
 PREFIX = "rejected_"
+# Share of a class's candidates at or below which more of them are no way out.
+NEXT_TO_NONE = 0.05
 # Rejected rows kept per class to be looked at.
 MAX_EXAMPLES = 16
 
@@ -181,7 +183,8 @@ def shortfall_message(
         for label, report in lacking.items()
     )
     rejecting = {_worst(report) for report in lacking.values()} - {""}
-    advice = ["Raise max_rounds."]
+    # More rounds would hardly help where next to none pass.
+    advice = ["Raise max_rounds."] if any(map(_lets_some_pass, lacking.values())) else []
     if maxima := sorted(f"{name}_max" for name in rejecting - {NEAR_COPY}):
         advice.append(f"Raise {' and '.join(maxima)}, or turn the filter off with None.")
     if rejecting - {NEAR_COPY}:
@@ -211,6 +214,10 @@ def _falls_short(report: dict[str, int], unasked: Collection[str]) -> bool:
         or report["generated"] - rejected < wanted
         or report["filled"] > wanted / 2
     )
+
+
+def _lets_some_pass(report: dict[str, int]) -> bool:
+    return report["kept"] > NEXT_TO_NONE * report["generated"]
 
 
 def _worst(report: dict[str, int]) -> str:

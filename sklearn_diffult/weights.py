@@ -325,6 +325,8 @@ class TransformerFace:
     def set_output(self, *, transform: str | None = None) -> TransformerFace:
         """Choose the container of 2-D rows, as scikit-learn's transformers do.
 
+        It is that of what a pipeline hands on; `fit_resample` keeps the one that came in.
+
         Parameters
         ----------
         transform : {"default", "pandas", "polars"} or None, default=None

@@ -282,6 +282,7 @@ def test_columns_are_counted_and_named_and_rows_have_no_sample_indices():
         (np.ones((60, 3), dtype=int), "Multilabel and multioutput targets are not supported"),
         (np.zeros(60), "one class only"),
         (["few"] * 59 + [None], "1 rows have no label"),
+        ([0.0] * 30 + [1.0] * 29 + [np.nan], r"1 rows have no label \(row 59\)"),
     ],
     ids=["continuous", "multilabel", "one class", "a gap"],
 )

@@ -240,8 +240,19 @@ def test_a_filter_nobody_asked_for_may_reject_some_rows_without_complaint(
     assert shortfall_message({"cat": report}, 1)
 
 
+def test_more_rounds_are_advised_only_where_some_rows_pass():
+    hopeless = {"generated": 99, "kept": 2, "rejected_d2": 97, "filled": 9, "shortfall": 0}
+    message = shortfall_message({"owl": hopeless}, max_rounds=5)
+    assert "Raise max_rounds" not in message
+    assert "Raise d2_max" in message
+    better = {**hopeless, "kept": 9, "rejected_d2": 90}
+    assert "Raise max_rounds" in shortfall_message({"owl": hopeless, "cat": better}, max_rounds=5)
+
+
 def test_the_message_gives_no_advice_against_what_rejected_nothing():
-    reports = {"cat": {"generated": 9, "rejected_near_copy": 0, "filled": 0, "shortfall": 1}}
+    reports = {
+        "cat": {"generated": 9, "kept": 9, "rejected_near_copy": 0, "filled": 0, "shortfall": 1}
+    }
     message = shortfall_message(reports, max_rounds=1)
     assert "none rejected" in message
     assert "n_steps" not in message
