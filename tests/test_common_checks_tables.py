@@ -284,7 +284,7 @@ def test_columns_are_counted_and_named_and_rows_have_no_sample_indices():
         (["few"] * 59 + [None], "1 rows have no label"),
         ([0.0] * 30 + [1.0] * 29 + [np.nan], r"1 rows have no label \(row 59\)"),
     ],
-    ids=["continuous", "multilabel", "one class", "a gap"],
+    ids=["continuous", "multilabel", "one class", "a gap", "a gap among numbers"],
 )
 def test_what_is_no_label_of_a_class_is_refused(table, y, complaint):
     with pytest.raises(ValueError, match=complaint):
