@@ -90,7 +90,6 @@ def generate(
     FloatingPointError
         If a row is not finite.
     """
-    clean = torch.empty(len(labels), *sample_shape, dtype=torch.float32, device="cpu")
     bar = progress(len(labels), "generate", verbose)
     with (
         bar,
@@ -104,6 +103,7 @@ def generate(
             highest = plan.start_noise * denoiser.sigma_data
             grid = torch.cat([grid.new_tensor([highest]), grid[grid < 0.9 * highest]])
         grid = grid.float()
+        clean = torch.empty(len(labels), *sample_shape, dtype=torch.float32)
         for first in range(0, len(labels), plan.batch_size):
             rows = slice(first, first + plan.batch_size)
             n_rows = len(labels[rows])

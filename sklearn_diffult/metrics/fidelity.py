@@ -26,7 +26,7 @@ Features = Callable[[Any], ArrayLike]
 # Distances whose squares differ by less than this part of them are equal but for rounding.
 _TRACE = 1e-9
 # Squares of sums of larger numbers overflow.
-LARGEST = 1e150
+_LARGEST = 1e150
 
 
 def frechet_distance(X_new: Any, X_real: Any, *, features: Features | None = None) -> float:
@@ -384,7 +384,7 @@ def _finite_vectors(name: str, values: ArrayLike, n_min: int) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} has NaN or infinite values; drop those rows or impute first.")
     largest = np.abs(array).max()
-    if largest > LARGEST or 0 < largest < 1 / LARGEST:
+    if largest > _LARGEST or 0 < largest < 1 / _LARGEST:
         raise ValueError(
             f"The largest value of {name} is {largest:.1g}, whose square no float64 holds; scale "
             "the rows of both sets alike."
