@@ -177,6 +177,7 @@ def _rank_section(
     book: Book, methods: Sequence[str], tables: Sequence[str], classifier: str
 ) -> str:
     columns: list[list[str]] = []
+    methods = [name for name in methods if _has_all(book, tables, name, classifier)]
     # A variant of one method beside it would move the others' ranks.
     ranked = [name != UNWEIGHTED for name in methods]
     for metric in METRICS:
@@ -191,6 +192,11 @@ def _rank_section(
     rows = zip(methods, *columns, strict=True)
     table = markdown_table((*header, "Brier score", "log loss"), rows)
     return f"### {classifier}\n\n{table}"
+
+
+def _has_all(book: Book, tables: Sequence[str], method: str, classifier: str) -> bool:
+    """Whether a method was scored by a classifier, rather than by a former version of it."""
+    return all(classifier in book[table, method]["scores"] for table in tables)
 
 
 def _fallbacks(book: Book, methods: Sequence[str]) -> str:
@@ -267,7 +273,7 @@ def _table_section(book: Book, methods: Sequence[str], classifier: str, metric: 
         means = {
             method: float(fold_scores(book, table, method, classifier, metric).mean())
             for method in methods
-            if (table, method) in book
+            if (table, method) in book and _has_all(book, [table], method, classifier)
         }
         best = max(means.values())
         rows.append((table, *(_cell(means.get(method), best) for method in methods)))

@@ -19,10 +19,9 @@ from sklearn_diffult._warnings import warn
 from sklearn_diffult.diffusion.trainer import TrainingInterrupted
 from sklearn_diffult.plans import (
     PARAMETER_CONSTRAINTS,
-    defaults,
     filter_plan,
     generation_plan,
-    resolve,
+    weight_plan,
 )
 from sklearn_diffult.results import Results
 from sklearn_diffult.saving import Savable
@@ -34,7 +33,7 @@ from sklearn_diffult.training_data import (
     concerns,
     rows_to_generate,
 )
-from sklearn_diffult.weights import TransformerFace, check_omega, compute_weights, hand_on
+from sklearn_diffult.weights import TransformerFace, compute_weights, hand_on
 
 
 class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
@@ -53,11 +52,15 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         it, no class is cut.
     omega : float in [0, 1] or "auto", default="auto"
         How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.2
-        for images and 0.5 for tables.
+        for images, 0.1 for tables.
     weighting : {"class", "row"} or callable, default="class"
-        ``"class"``: every class has the same total weight, of which its synthetic rows together
-        hold the share omega; in all as much as there are real rows. ``"row"``: a real row weighs
-        1, a synthetic row omega (the paper's choice). Or ``(y, synthetic_mask, omega) -> weights``.
+        ``"class"``: a class's synthetic rows together hold the share omega of its weight; in all
+        there is as much as there are real rows. ``"row"``: a real row weighs 1, a synthetic row
+        omega (the paper's choice). Or ``(y, synthetic_mask, omega) -> weights``.
+    weight_temper : float in [0, 1] or "auto", default="auto"
+        With ``"class"`` a class weighs in proportion to n_rows ** weight_temper: 0 makes all alike,
+        best for balanced accuracy, 1 leaves their shares, best for probabilities. ``"auto"`` is 0
+        for images, 0.1 for tables.
     d1_max, d2_max : float or None, default=None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of
@@ -223,6 +226,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         sampling_strategy: Any = "auto",
         omega: float | str = "auto",
         weighting: str | Callable[..., Any] = "class",
+        weight_temper: float | str = "auto",
         d1_max: float | None = None,
         d2_max: float | None = None,
         d3_max: float | str | None = "auto",
@@ -258,6 +262,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         super().__init__(sampling_strategy=sampling_strategy)
         self.omega = omega
         self.weighting = weighting
+        self.weight_temper = weight_temper
         self.d1_max = d1_max
         self.d2_max = d2_max
         self.d3_max = d3_max
@@ -401,7 +406,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
         """Follow the main path: encode, train, generate, filter, weigh, decode."""
         data, wanted, stages = self._encode(X, y)
-        omega = resolve(self.omega, defaults(data.codec.is_image).omega)
+        omega, temper = weight_plan(self, data.codec.is_image)
         if callable(self.weighting):
             check_weighting(self.weighting, omega, data, wanted)
         with stages.resumable():
@@ -411,7 +416,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
             selection = stages.select(wanted, candidates)
             labels, y_resampled = data.with_synthetic_labels(selection.indices)
             synthetic = np.arange(len(labels)) >= len(data.labels)
-            weights = compute_weights(labels, synthetic, omega, self.weighting)
+            weights = compute_weights(labels, synthetic, omega, self.weighting, temper)
             X_resampled = data.codec.append(data.X, selection.rows)
             reports = self._reports(data, selection, evidence)
             # Whoever interrupts what comes before keeps the former model and results.
@@ -424,7 +429,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def _encode(self, X: Any, y: Any) -> tuple[TrainingData, dict[Any, int], Stages]:
         """Check parameters, X and y before any work, encode, and count the rows to generate."""
         self._validate_params()
-        check_omega(resolve(self.omega, 0.0))
+        weight_plan(self, is_image=True)
         generation_plan(self, is_image=True, device=resolve_device(self.device))
         filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)

@@ -66,7 +66,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         ``(sample_shape, n_classes) -> torch.nn.Module`` gets the shape of one encoded row, "c h w"
         or "d". Modules map float32 rows "n ..." to logits "n classes".
     n_steps : int or "auto", default="auto"
-        Optimisation steps of ``fit``; ``"auto"`` takes ``30 * sqrt(n_rows)``, at least 300.
+        Optimisation steps of ``fit``; ``"auto"``: ``30 * sqrt(n_rows)``, at least 300; for tables
+        half as many.
     batch_size : int, default=64
         Rows per step, capped by the number of rows.
     learning_rate : float, default=1e-3
@@ -250,8 +251,9 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         X, y, weights = of_positive_weight(X, y, weights)
         if self.early_stopping and np.unique(y, return_counts=True)[1].max() < 2:
             raise ValueError("early_stopping=True needs a class of 2 rows or more to hold out.")
-        n_steps = auto_n_steps(len(y)) if isinstance(self.n_steps, str) else self.n_steps
         self._start(X, weights, classes)
+        auto = auto_n_steps(len(y), self._codec.is_image)
+        n_steps = auto if isinstance(self.n_steps, str) else self.n_steps
         with none_rather_than_half(self):
             rows, early_stopping = self._encode(X, y, weights), None
             if self.early_stopping:
@@ -298,8 +300,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             self._start(X, weights, known)
         # What a later call refuses leaves the module as it is.
         with none_rather_than_half(self) if first else nullcontext():
-            rows = self._encode(X, y, weights)
-            self._train(rows, math.ceil(len(y) / self.batch_size), constant)
+            self._train(self._encode(X, y, weights), math.ceil(len(y) / self.batch_size), constant)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -421,10 +422,9 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         self.n_steps_ = len(self.loss_curve_)
 
     def _module_rng(self, device: torch.device) -> AbstractContextManager[None]:
-        """Dropout and its like draw from torch's global state; our own networks have none."""
-        if isinstance(self.module, str):
-            return nullcontext()
-        return private_global_rng(draw_seed(self._seeds), device)
+        """Dropout and its like draw from torch's global state; the network of images has none."""
+        is_resnet = type(self.module_) is CLASSIFIER_NETWORKS["resnet"]
+        return nullcontext() if is_resnet else private_global_rng(draw_seed(self._seeds), device)
 
     def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
         # Resolved at every use: a classifier fitted on a GPU may be unpickled where there is none.

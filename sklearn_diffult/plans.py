@@ -27,7 +27,7 @@ from sklearn_diffult.diffusion.trainer import TrainingPlan
 from sklearn_diffult.filters import FilterPlan
 from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS, named_network
 from sklearn_diffult.training_data import TrainingData
-from sklearn_diffult.weights import WEIGHTINGS
+from sklearn_diffult.weights import WEIGHTINGS, check_share
 
 # What every parameter of DiffusionBalancer may be, in scikit-learn's terms.
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
@@ -40,6 +40,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     ],
     "omega": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
     "weighting": [StrOptions(set(WEIGHTINGS)), callable],
+    "weight_temper": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
     "d1_max": [Interval(Real, 0, None, closed="neither"), None],
     "d2_max": [Interval(Real, 0, None, closed="neither"), None],
     "d3_max": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
@@ -79,6 +80,7 @@ class Defaults:
     """What "auto" stands for."""
 
     omega: float
+    weight_temper: float
     d3_max: float | None
     start: str
     class_temper: float
@@ -95,6 +97,7 @@ class Defaults:
 
 IMAGES = Defaults(
     omega=0.2,
+    weight_temper=0.0,
     d3_max=None,
     start="noise",
     class_temper=0.5,
@@ -109,7 +112,10 @@ IMAGES = Defaults(
 # On small tables the loss of unseen rows of rare classes rises before long: what drew these classes
 # more often, decayed weights less or took more steps knew their rows by heart.
 TABLES = Defaults(
-    omega=0.5,
+    omega=0.1,
+    # With equally heavy classes probabilities are further off than SMOTE's, whose rows keep
+    # closer to those that a classifier knows.
+    weight_temper=0.1,
     d3_max=1.0,
     # Columns depend on each other in more ways than a small model learns from a small table.
     start="class",
@@ -268,3 +274,18 @@ def filter_plan(parameters: Any, is_image: bool, is_discrete: bool = False) -> F
     maxima["d3"] = resolve(maxima["d3"], defaults(is_image).d3_max)
     on = {name: float(maximum) for name, maximum in maxima.items() if maximum is not None}
     return FilterPlan(on, parameters.d1_min, copies_allowed=is_discrete)
+
+
+def weight_plan(parameters: Any, is_image: bool) -> tuple[float, float]:
+    """Read omega and `weight_temper` of a balancer.
+
+    Raises
+    ------
+    TypeError
+        If one of them is True or False, which are numbers to Python.
+    """
+    names, default = ("omega", "weight_temper"), defaults(is_image)
+    shares = {name: resolve(getattr(parameters, name), getattr(default, name)) for name in names}
+    for name, share in shares.items():
+        check_share(name, share)
+    return shares["omega"], shares["weight_temper"]

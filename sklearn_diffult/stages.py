@@ -51,8 +51,8 @@ class Stages:
     | scores | those, the candidates' content, class, metric |
 
     Not on the containers of X and y, the labels' names, `sampling_strategy`, omega, `weighting`,
-    thresholds, `max_rounds`, `on_shortfall`, `device` or `verbose`. Selection and weights are not
-    kept: making them takes less time than reading them.
+    `weight_temper`, thresholds, `max_rounds`, `on_shortfall`, `device` or `verbose`. Selection and
+    weights are not kept: making them takes less time than reading them.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ __all__ = [
     "Weights",
     "all_equal",
     "attach_weights",
-    "check_omega",
+    "check_share",
     "compute_weights",
     "detach_weights",
     "hand_on",
@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 Weighting = Callable[[NDArray[Any], NDArray[np.bool_], float], ArrayLike]
+# The library's own also get the temper.
+_Scheme = Callable[[NDArray[Any], NDArray[np.bool_], float, float], ArrayLike]
 
 
 # --------------------------------------------------------------------------------------
@@ -53,21 +55,28 @@ Weighting = Callable[[NDArray[Any], NDArray[np.bool_], float], ArrayLike]
 # --------------------------------------------------------------------------------------
 
 
-def _row_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float) -> ArrayLike:
+def _row_weights(
+    y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float, temper: float
+) -> ArrayLike:
     """Weigh a real row 1 and a synthetic row omega (arXiv 2403.05170, weighted cross-entropy)."""
     return np.where(synthetic_mask, omega, 1.0)
 
 
-def _class_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float) -> ArrayLike:
-    """Give every class the same mass, of which its synthetic rows together hold omega.
+def _class_weights(
+    y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: float, temper: float
+) -> ArrayLike:
+    """Share the mass out by ``n_real ** temper``; a class's synthetic rows hold omega of its part.
 
     All of it is that of the real rows. They are what the synthetic ones were told from, and a model
     with a regulariser would take a larger mass for more evidence than there is.
     """
     weights = np.zeros(len(y))
     classes = np.unique(y)
-    mass = (np.count_nonzero(~synthetic_mask) or len(y)) / len(classes)
-    for label in classes:
+    # A class of synthetic rows only counts as one that had a single row.
+    n_real = [max(1, np.count_nonzero((y == label) & ~synthetic_mask)) for label in classes]
+    shares = np.array(n_real, dtype=float) ** temper
+    masses = (np.count_nonzero(~synthetic_mask) or len(y)) * shares / shares.sum()
+    for label, mass in zip(classes, masses, strict=True):
         synthetic = (y == label) & synthetic_mask
         real = (y == label) & ~synthetic_mask
         # A class of one kind keeps its whole mass; but omega = 0 leaves no synthetic rows.
@@ -77,7 +86,7 @@ def _class_weights(y: NDArray[Any], synthetic_mask: NDArray[np.bool_], omega: fl
     return weights
 
 
-WEIGHTINGS: dict[str, Weighting] = {"row": _row_weights, "class": _class_weights}
+WEIGHTINGS: dict[str, _Scheme] = {"row": _row_weights, "class": _class_weights}
 
 
 def compute_weights(
@@ -85,6 +94,7 @@ def compute_weights(
     synthetic_mask: ArrayLike,
     omega: float,
     weighting: str | Weighting,
+    temper: float = 0.0,
 ) -> Weights:
     """Weigh real and synthetic rows.
 
@@ -98,10 +108,12 @@ def compute_weights(
         Weight of a synthetic row (``"row"``) or share of its class's mass that the synthetic
         rows of a class hold together (``"class"``). 0 means real rows only.
     weighting : {"row", "class"} or callable
-        ``"row"``: 1 for a real row, omega for a synthetic one. ``"class"``: every class has the
-        same total weight, which makes as much as there are real rows; a class of rows of one kind
-        gives all of it to those (to synthetic ones unless omega is 0). A callable
+        ``"row"``: 1 for a real row, omega for a synthetic one. ``"class"``: classes share as much
+        weight as there are real rows in proportion to ``n_real ** temper``; a class of rows of one
+        kind gives all of it to those (to synthetic ones unless omega is 0). A callable
         ``(y, synthetic_mask, omega) -> weights of shape (n_samples,)`` gets arrays.
+    temper : float in [0, 1], default=0.0
+        For ``"class"`` only: 0 makes classes equally heavy, 1 as heavy as they have real rows.
 
     Returns
     -------
@@ -111,10 +123,10 @@ def compute_weights(
     Raises
     ------
     ValueError
-        For omega outside [0, 1], an unknown weighting, lengths that differ, a mask that is not
-        boolean, or weights that are not finite, negative, of the wrong length or all zero.
+        For omega or temper outside [0, 1], an unknown weighting, lengths that differ, a mask that
+        is not boolean, or weights that are not finite, negative, of the wrong length or all zero.
     TypeError
-        If omega is not a number, or weighting neither a name nor a callable.
+        If omega or temper is not a number, or weighting neither a name nor a callable.
 
     Examples
     --------
@@ -124,32 +136,35 @@ def compute_weights(
     >>> compute_weights([0, 0, 0, 1, 1, 1], synthetic, 0.5, "class")
     array([0.66666667, 0.66666667, 0.66666667, 1.        , 0.5       ,
            0.5       ])
+    >>> compute_weights([0, 0, 0, 1, 1, 1], synthetic, 0.5, "class", temper=1.0)
+    array([1.  , 1.  , 1.  , 0.5 , 0.25, 0.25])
     """
-    check_omega(omega)
+    check_share("omega", omega)
+    check_share("temper", temper)
     labels, mask = np.asarray(y), np.asarray(synthetic_mask)
     if mask.dtype != bool or mask.shape != labels.shape:
         raise ValueError(
             f"synthetic_mask must be boolean with one value per label: y has shape "
             f"{labels.shape}, synthetic_mask has shape {mask.shape} and dtype {mask.dtype}."
         )
-    scheme = _resolve_weighting(weighting)
-    name = weighting if isinstance(weighting, str) else getattr(scheme, "__name__", repr(scheme))
-    # Copies, as a scheme of the user's may write into what it gets.
-    weights = scheme(labels.copy(), mask.copy(), float(omega))
+    if callable(weighting):
+        # Copies, as it may write into what it gets.
+        weights = weighting(labels.copy(), mask.copy(), float(omega))
+    else:
+        weights = _scheme(weighting)(labels, mask, float(omega), float(temper))
+    name = getattr(weighting, "__name__", weighting)
     return check_weights(weights, len(labels), f"weighting={name!r}")
 
 
-def check_omega(omega: float) -> None:
+def check_share(name: str, value: float) -> None:
     """Refuse what is no number, True with it, by a TypeError; outside [0, 1] by a ValueError."""
-    if isinstance(omega, bool) or not isinstance(omega, Real):
-        raise TypeError(f"omega must be a number in [0, 1], got {omega!r}.")
-    if not 0 <= omega <= 1:
-        raise ValueError(f"omega must lie in [0, 1], got {omega!r}.")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}.")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value!r}.")
 
 
-def _resolve_weighting(weighting: str | Weighting) -> Weighting:
-    if callable(weighting):
-        return weighting
+def _scheme(weighting: str) -> _Scheme:
     if not isinstance(weighting, str):
         raise TypeError(
             f"weighting must be one of {sorted(WEIGHTINGS)} or a callable "

@@ -21,7 +21,7 @@ def _network(name, shape, n_classes=3, seed=0):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_rows", [1, 5])
 def test_images_of_any_shape_become_features_and_their_linear_head_logits(name, shape, n_rows):
-    network = _network(name, shape)
+    network = _network(name, shape).eval()
     rows = torch.randn(n_rows, *shape, generator=new_generator(1))
     features = network.features(rows)
     assert features.shape == (n_rows, network.head.in_features)
@@ -44,12 +44,23 @@ def test_the_resnet_refuses_tables_and_names_the_mlp():
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIFIER_NETWORKS))
-def test_a_row_is_the_same_alone_and_in_training_mode(name):
-    network = _network(name, (1, 8, 8))
+def test_a_row_is_the_same_alone_and_among_others(name):
+    network = _network(name, (1, 8, 8)).eval()
     rows = torch.randn(6, 1, 8, 8, generator=new_generator(1))
-    together = network.train()(rows)
-    alone = torch.cat([network.eval()(row[None]) for row in rows])
-    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
+    alone = torch.cat([network(row[None]) for row in rows])
+    torch.testing.assert_close(alone, network(rows), atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_is_the_same_in_training_mode_but_for_dropout():
+    rows = torch.randn(6, 1, 8, 8, generator=new_generator(1))
+    resnet, mlp = _network("resnet", (1, 8, 8)), _network("mlp", (1, 8, 8))
+    torch.testing.assert_close(resnet.eval()(rows), resnet.train()(rows), atol=1e-5, rtol=1e-4)
+    with torch.random.fork_rng(devices=[]):
+        assert not torch.equal(mlp.eval()(rows), mlp.train()(rows))
+    for part in mlp.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    torch.testing.assert_close(mlp.eval()(rows), mlp.train()(rows))
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIFIER_NETWORKS))

@@ -293,7 +293,7 @@ def test_rows_and_labels_are_refused_or_counted_right(n):
 
 
 @examples(200, 5_000)
-def test_weights_are_finite_with_equal_class_totals_as_large_as_the_real_rows(n):
+def test_weights_are_finite_with_tempered_class_totals_as_large_as_the_real_rows(n):
     @check(n, st.data())
     def holds(data):
         n_rows = data.draw(st.integers(1, 60))
@@ -301,8 +301,9 @@ def test_weights_are_finite_with_equal_class_totals_as_large_as_the_real_rows(n)
         mask = data.draw(hnp.arrays(bool, n_rows))
         omega = data.draw(st.floats(0, 1) | st.sampled_from([0, 1]))
         weighting = data.draw(st.sampled_from(["row", "class"]))
+        temper = data.draw(st.floats(0, 1) | st.sampled_from([0, 1]))
         try:
-            weights = compute_weights(y, mask, omega, weighting)
+            weights = compute_weights(y, mask, omega, weighting, temper)
         except ValueError:
             assert mask.all()
             assert omega < 1e-300
@@ -314,15 +315,16 @@ def test_weights_are_finite_with_equal_class_totals_as_large_as_the_real_rows(n)
             assert (weights[~mask] == 1).all()
             assert (weights[mask] == omega).all()
             return
-        totals = []
+        totals, shares = [], []
         for label in set(y):
             members = np.asarray(y) == label
             totals.append(weights[members].sum())
+            shares.append((members & ~mask).sum() ** temper)
             if mask[members].any() and not mask[members].all():
                 assert weights[members & mask].sum() == pytest.approx(omega * totals[-1], abs=1e-9)
         if not any(mask[np.asarray(y) == label].all() for label in set(y)):
-            assert totals == pytest.approx([totals[0]] * len(totals))
-            assert sum(totals) == pytest.approx((~mask).sum())
+            expected = (~mask).sum() * np.array(shares) / sum(shares)
+            assert totals == pytest.approx(expected.tolist())
 
 
 # The whole path -----------------------------------------------------------------------

@@ -75,6 +75,7 @@ def computed(monkeypatch):
         ({}, {}),
         ({"omega": 0.9}, {}),
         ({"weighting": "row"}, {}),
+        ({"weight_temper": 0.5}, {}),
         ({"on_shortfall": "warn"}, {}),
         ({"sampling_strategy": 50}, {}),
         ({"sampling_strategy": {1: 40}}, {}),

@@ -80,6 +80,35 @@ def test_class_weighting_gives_classes_equal_mass_and_synthetic_rows_the_share_o
     np.testing.assert_allclose(weights[Y == 0], mass / 4)
 
 
+@pytest.mark.parametrize("temper", [0, 0.1, 0.5, 1])
+def test_classes_weigh_by_their_real_rows_to_the_power_of_temper(temper):
+    weights = compute_weights(Y, SYNTHETIC, 0.3, "class", temper)
+    totals = np.array([weights[label == Y].sum() for label in range(3)])
+    shares = np.array([4.0, 1.0, 2.0]) ** temper
+    np.testing.assert_allclose(totals, 7 * shares / shares.sum())
+    for label in (1, 2):
+        assert weights[(label == Y) & SYNTHETIC].sum() == pytest.approx(0.3 * totals[label])
+
+
+def test_at_temper_one_and_omega_zero_real_rows_weigh_one():
+    weights = compute_weights(Y, SYNTHETIC, 0, "class", 1)
+    np.testing.assert_allclose(weights, np.where(SYNTHETIC, 0, 1))
+
+
+def test_temper_changes_nothing_in_row_weighting_and_in_a_callable():
+    for weighting in ("row", lambda y, mask, omega: 1 + mask):
+        plain, tempered = (compute_weights(Y, SYNTHETIC, 0.3, weighting, t) for t in (0, 1))
+        np.testing.assert_array_equal(plain, tempered)
+
+
+@pytest.mark.parametrize(
+    ("temper", "error"), [(-0.1, ValueError), (2, ValueError), ("1", TypeError)]
+)
+def test_a_temper_that_is_no_share_is_refused(temper, error):
+    with pytest.raises(error, match=r"temper must .*\[0, 1\], got"):
+        compute_weights(Y, SYNTHETIC, 0.3, "class", temper)
+
+
 def test_class_weighting_of_balanced_real_rows_leaves_them_alone():
     np.testing.assert_allclose(compute_weights([0, 1, 1, 0], np.zeros(4, bool), 0.5, "class"), 1)
 
