@@ -1,4 +1,4 @@
-"""What omega does to decisions and to probabilities on imbalanced tables.
+"""What omega and `weight_temper` do to decisions and to probabilities on imbalanced tables.
 
     python benchmarks/table_omega.py                         # half an hour on one core
     python benchmarks/table_omega.py --tables glass2
@@ -28,10 +28,12 @@ from sklearn_diffult.weights import compute_weights
 
 # Small ones, on which fits take seconds.
 DEFAULT_TABLES = ["abalone9_18", "ecoli3", "glass2", "haberman", "vehicle1", "yeast_1_vs_7"]
-WAYS: dict[str, tuple[str, float]] = {
-    f"{weighting}, omega {omega:g}": (weighting, omega)
-    for weighting, omegas in {"row": (0, 0.1, 0.3, 1), "class": (0, 0.25, 0.5, 0.75, 1)}.items()
-    for omega in omegas
+# Weighting, omega, temper.
+WAYS: dict[str, tuple[str, float, float]] = {
+    f"row, omega {omega:g}": ("row", omega, 0) for omega in (0, 0.1, 0.3, 1)
+} | {
+    f"class, omega {omega:g}, temper {temper:g}": ("class", omega, temper)
+    for omega, temper in [(0, 0), (0.1, 0), (0.5, 0), (1, 0), (0.1, 0.1), (0.1, 0.3), (0.1, 1)]
 }
 
 Record = dict[str, Any]
@@ -45,8 +47,8 @@ def measure(table: str) -> list[Record]:
             records[SMOTE_ROW].append(score_all(smote(fold), fold))
             balancer = DiffusionBalancer(random_state=fold.seed)
             X, y = balancer.fit_resample(fold.X, fold.y)
-            for way, (weighting, omega) in WAYS.items():
-                weights = compute_weights(y, balancer.synthetic_mask_, omega, weighting)
+            for way, (weighting, omega, temper) in WAYS.items():
+                weights = compute_weights(y, balancer.synthetic_mask_, omega, weighting, temper)
                 kept = weights > 0  # not every classifier leaves such rows out of its binning
                 records[way].append(score_all(Training(X[kept], y[kept], weights[kept]), fold))
     return [

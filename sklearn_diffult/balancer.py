@@ -67,8 +67,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         classifiers, to real rows that they have not seen. Each is measured in units of what real
         rows of the class show among themselves (see `sklearn_diffult.filters`).
     d3_max : float, "auto" or None, default="auto"
-        The same for d3, the surprise of these classifiers at the row's class. ``"auto"`` is 1 for
-        tables (as surprising as real rows are on average) and None for images.
+        The same for d3, the surprise of these classifiers at the row's class, where real rows have
+        1 on average. ``"auto"`` is 1.5 for tables and None for images.
     centre_max : float or None, default=None
         The same for the distance to the class's mean among features of a classifier of all real
         rows, over the class's diameter there: 1 keeps the paper's in-distribution rows, 2 also the

@@ -116,7 +116,9 @@ TABLES = Defaults(
     # With equally heavy classes probabilities are further off than SMOTE's, whose rows keep
     # closer to those that a classifier knows.
     weight_temper=0.1,
-    d3_max=1.0,
+    # Where classes overlap, real rows score about 1 each: a maximum of 1 would choose among them by
+    # what little tells the classes apart, and exaggerate it.
+    d3_max=1.5,
     # Columns depend on each other in more ways than a small model learns from a small table.
     start="class",
     class_temper=1.0,
