@@ -1,6 +1,6 @@
 """What the defaults for tables were chosen by, on tables that `tables.py` does not hold.
 
-    OMP_NUM_THREADS=1 python benchmarks/table_choices.py     # half an hour on two cores
+    OMP_NUM_THREADS=1 python benchmarks/table_choices.py --jobs 2    # a quarter of an hour
     python benchmarks/table_choices.py --tables glass0
 
 How strict d3 is, how the classes weigh, and what dropout is to the table classifier. The folds,
@@ -25,7 +25,7 @@ from joblib import Parallel, delayed
 from report import publish
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from tables import CLASSIFIERS, Fold, Training, evaluate, load_table, make_folds
+from tables import Fold, Training, evaluate, load_table, make_folds
 from tables_report import METRICS, over_folds, read_records
 from throughput import markdown_table
 
@@ -93,8 +93,8 @@ def measure(table: str) -> list[Record]:
 
 def score_all(training: Training, fold: Fold) -> Record:
     """Score all classifiers, and count synthetic rows that lie among unseen majority rows."""
-    with patch.dict(CLASSIFIERS, {NO_DROPOUT: WithoutDropout}):
-        scores = {name: evaluate(name, training, fold) for name in CLASSIFIERS}
+    with patch.dict(tables.CLASSIFIERS, {NO_DROPOUT: WithoutDropout}):
+        scores = {name: evaluate(name, training, fold) for name in tables.CLASSIFIERS}
     return {"scores": scores, "among_majority": among_majority(training, fold)}
 
 
@@ -112,12 +112,14 @@ def among_majority(training: Training, fold: Fold) -> float | None:
 
 def write_report(records: list[Record]) -> str:
     """Write means over tables and folds, one table per classifier."""
+    ways = {(record["table"], record["method"]) for record in records}
     names = list(dict.fromkeys(record["table"] for record in records))
+    names = [name for name in names if all((name, way) in ways for way in (*REMEDIES, *VARIANTS))]
     parts = [f"Means over {len(names)} tables and two folds each: {', '.join(names)}."]
-    for classifier in (*CLASSIFIERS, NO_DROPOUT):
+    for classifier in (*tables.CLASSIFIERS, NO_DROPOUT):
         lines = []
         for way in (*REMEDIES, *VARIANTS):
-            own = [r for r in records if r["method"] == way]
+            own = [r for r in records if r["method"] == way and r["table"] in names]
             means = {m: np.mean([r["scores"][classifier][m] for r in own]) for m in METRICS}
             among = [share for r in own for share in r["among_majority"] if share is not None]
             lines.append(

@@ -54,7 +54,7 @@ def write_report(records: Sequence[Record], methods: Sequence[str]) -> str:
     if not book:
         return "Nothing is on file.\n"
     known = [name for name in methods if any(method == name for _, method in book)]
-    classifiers = list(next(iter(book.values()))["scores"])
+    classifiers = list(dict.fromkeys(name for r in book.values() for name in r["scores"]))
     # Means and ranks over tables that a method lacks would not compare.
     common = tables_of(book, *known)
     parts = [_head(book), f"## Ranks over {len(common)} tables", _which(book, common)]
@@ -119,6 +119,8 @@ def versus(book: Book, ours: str, theirs: str, classifier: str, metric: str) -> 
     """Count tables where one is better, and where the F test agrees."""
     counts = dict.fromkeys(("tables", "better", "clearly better", "worse", "clearly worse"), 0)
     for table in tables_of(book, ours, theirs):
+        if not all(_has_all(book, [table], name, classifier) for name in (ours, theirs)):
+            continue
         pair = [fold_scores(book, table, name, classifier, metric) for name in (ours, theirs)]
         differences = (pair[0] - pair[1]) * (1 if METRICS[metric] else -1)
         mean = round(float(differences.mean()), 12)
@@ -195,7 +197,7 @@ def _rank_section(
 
 
 def _has_all(book: Book, tables: Sequence[str], method: str, classifier: str) -> bool:
-    """Whether a method was scored by a classifier, rather than by a former version of it."""
+    """Whether a method was scored with a classifier; what was with a former one is taken out."""
     return all(classifier in book[table, method]["scores"] for table in tables)
 
 
@@ -275,7 +277,7 @@ def _table_section(book: Book, methods: Sequence[str], classifier: str, metric: 
             for method in methods
             if (table, method) in book and _has_all(book, [table], method, classifier)
         }
-        best = max(means.values())
+        best = max(means.values(), default=0.0)
         rows.append((table, *(_cell(means.get(method), best) for method in methods)))
     return f"### {classifier}: {metric}\n\n{markdown_table(('table', *methods), rows)}"
 

@@ -58,7 +58,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         there is as much as there are real rows. ``"row"``: a real row weighs 1, a synthetic row
         omega (the paper's choice). Or ``(y, synthetic_mask, omega) -> weights``.
     weight_temper : float in [0, 1] or "auto", default="auto"
-        With ``"class"`` a class weighs in proportion to n_rows ** weight_temper: 0 makes all alike,
+        With ``"class"`` a class weighs in proportion to n_real ** weight_temper: 0 makes all alike,
         best for balanced accuracy, 1 leaves their shares, best for probabilities. ``"auto"`` is 0
         for images, 0.1 for tables.
     d1_max, d2_max : float or None, default=None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -30,7 +30,6 @@ from sklearn_diffult._fitting import (
     hold_out,
     none_rather_than_half,
     of_positive_weight,
-    private_global_rng,
     warm_up_then_cosine,
 )
 from sklearn_diffult._labels import check_classes, check_labels, class_factors, logit_shift
@@ -44,7 +43,7 @@ from sklearn_diffult._torch import (
 from sklearn_diffult.augmentations import Augmentation, resolve_augmentations
 from sklearn_diffult.codecs import check_rows, has_columns, looks_like_images, make_codec
 from sklearn_diffult.codecs.image import tell_other_scale
-from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
+from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier, randomness
 from sklearn_diffult.weights import receive
 
 _LOOKS = 40
@@ -67,7 +66,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         or "d". Modules map float32 rows "n ..." to logits "n classes".
     n_steps : int or "auto", default="auto"
         Optimisation steps of ``fit``; ``"auto"``: ``30 * sqrt(n_rows)``, at least 300; for tables
-        half as many.
+        half of that.
     batch_size : int, default=64
         Rows per step, capped by the number of rows.
     learning_rate : float, default=1e-3
@@ -412,7 +411,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         out_of_memory = explain_out_of_memory("batch_size")
-        with none_rather_than_half(self), out_of_memory, self._module_rng(device):
+        own = randomness(self.module, self.module_, draw_seed(self._seeds), device)
+        with none_rather_than_half(self), out_of_memory, own:
             losses, self._optimizer_state = training.run(
                 rows, n_steps, schedule, self._optimizer_state, early_stopping
             )
@@ -420,11 +420,6 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
             self.validation_scores_ = early_stopping.scores
         self.loss_curve_ += losses
         self.n_steps_ = len(self.loss_curve_)
-
-    def _module_rng(self, device: torch.device) -> AbstractContextManager[None]:
-        """Dropout and its like draw from torch's global state; the network of images has none."""
-        is_resnet = type(self.module_) is CLASSIFIER_NETWORKS["resnet"]
-        return nullcontext() if is_resnet else private_global_rng(draw_seed(self._seeds), device)
 
     def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
         # Resolved at every use: a classifier fitted on a GPU may be unpickled where there is none.

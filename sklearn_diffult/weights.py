@@ -72,7 +72,6 @@ def _class_weights(
     """
     weights = np.zeros(len(y))
     classes = np.unique(y)
-    # A class of synthetic rows only counts as one that had a single row.
     n_real = [max(1, np.count_nonzero((y == label) & ~synthetic_mask)) for label in classes]
     shares = np.array(n_real, dtype=float) ** temper
     masses = (np.count_nonzero(~synthetic_mask) or len(y)) * shares / shares.sum()
@@ -109,8 +108,9 @@ def compute_weights(
         rows of a class hold together (``"class"``). 0 means real rows only.
     weighting : {"row", "class"} or callable
         ``"row"``: 1 for a real row, omega for a synthetic one. ``"class"``: classes share as much
-        weight as there are real rows in proportion to ``n_real ** temper``; a class of rows of one
-        kind gives all of it to those (to synthetic ones unless omega is 0). A callable
+        weight as there are real rows in proportion to ``n_real ** temper``, where n_real is 1 in
+        classes without any; a class of rows of one kind gives all of it to those (to synthetic
+        ones unless omega is 0, when its part is missing). A callable
         ``(y, synthetic_mask, omega) -> weights of shape (n_samples,)`` gets arrays.
     temper : float in [0, 1], default=0.0
         For ``"class"`` only: 0 makes classes equally heavy, 1 as heavy as they have real rows.

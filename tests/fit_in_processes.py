@@ -19,7 +19,7 @@ from sklearn_diffult import DiffusionBalancer
 
 def rows(seed: int) -> str:
     X, y = make_classification(60, n_features=5, weights=[0.8], random_state=0)
-    balancer = DiffusionBalancer(n_steps=20, batch_size=8, d3_max=None, random_state=seed)
+    balancer = DiffusionBalancer(n_steps=20, batch_size=8, random_state=seed)
     before = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
     found, _ = balancer.fit_resample(X, y)
     after = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())

@@ -164,6 +164,22 @@ def test_weights_mask_and_report_describe_the_returned_rows():
     assert balancer.filter_report_[1]["shortfall"] == 0
 
 
+@pytest.mark.parametrize(
+    ("chosen", "temper", "omega"),
+    [({}, 0.1, 0.1), ({"weight_temper": 0.6, "omega": 0.4}, 0.6, 0.4)],
+    ids=["default", "own"],
+)
+def test_classes_of_tables_weigh_by_a_power_of_their_rows(chosen, temper, omega):
+    X = np.random.RandomState(0).normal(size=(40, 2))
+    y = np.repeat([0, 1], [32, 8])
+    balancer = DiffusionBalancer(**QUICK, **chosen)
+    _, y_resampled, weights = balancer.fit_resample_weighted(X, y)
+    common, rare = (weights[y_resampled == label].sum() for label in (0, 1))
+    assert common / rare == pytest.approx(4**temper)
+    assert common + rare == pytest.approx(40)
+    assert weights[balancer.synthetic_mask_].sum() == pytest.approx(omega * rare)
+
+
 def test_generate_gives_rows_of_a_class_in_the_container_of_fit():
     X, y = few_images((9, 11, 3))
     balancer = DiffusionBalancer(**QUICK).fit(X, np.array(["a", "b"])[y])

@@ -106,6 +106,19 @@ def test_the_report_ranks_common_tables_and_tells_of_failures_and_top_ups():
     ]
 
 
+def test_a_method_without_a_score_of_a_classifier_is_left_out_of_its_ranks():
+    from tables_report import OURS, SMOTE_ROW, write_report
+
+    old = _record("a", "nothing", [0.5, 0.7])
+    both = [_record("a", name, [0.8, 0.8]) for name in (SMOTE_ROW, OURS)]
+    for record in both:
+        record["scores"]["New"] = record["scores"]["Judge"]
+    lines = write_report([old, *both], ["nothing", SMOTE_ROW, OURS]).splitlines()
+    assert lines[lines.index("### Judge") :][4].startswith("| nothing | 60.0 | 3.00")
+    assert lines[lines.index("### New") :][4].startswith(f"| {SMOTE_ROW} | 80.0 | 1.50")
+    assert "| a |  | **80.0** | **80.0** |" in lines[lines.index("### New: balanced accuracy") :]
+
+
 def test_a_report_of_nothing_is_no_error():
     from tables_report import write_report
 

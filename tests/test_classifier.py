@@ -22,11 +22,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_diffult._fitting import EarlyStopping, Rows, hold_out, weighted_batches
-from sklearn_diffult._torch import new_generator
+from sklearn_diffult._fitting import (
+    EarlyStopping,
+    Rows,
+    auto_n_steps,
+    hold_out,
+    weighted_batches,
+)
+from sklearn_diffult._torch import build, new_generator
 from sklearn_diffult.augmentations import AUGMENTATIONS
 from sklearn_diffult.classifier import WeightedTorchClassifier
 from sklearn_diffult.codecs import TableCodec
+from sklearn_diffult.networks.resnet import ResNet
 
 CPU = {"device": "cpu", "precision": "float32", "random_state": 0}
 
@@ -394,6 +401,27 @@ def test_steps_and_losses_are_counted(overlapping):
     assert model.n_steps_ == len(model.loss_curve_) == 30
     model.partial_fit(X, y)
     assert model.n_steps_ == len(model.loss_curve_) == 30 + 5
+
+
+@pytest.mark.parametrize(("n_rows", "of_images"), [(40, 300), (400, 600)])
+def test_steps_grow_as_the_root_of_the_rows_and_tables_take_half(n_rows, of_images):
+    assert auto_n_steps(n_rows, is_image=True) == of_images
+    assert auto_n_steps(n_rows, is_image=False) == of_images // 2
+    X, y = np.arange(n_rows)[:, None] / n_rows, np.arange(n_rows) % 2
+    assert quick(n_steps="auto").fit(X, y).n_steps_ == of_images // 2
+
+
+def test_ours_with_dropout_of_one_s_own_is_as_private_and_repeatable(global_state_kept):
+    X = np.random.RandomState(0).randint(256, size=(20, 8, 8)).astype(np.uint8)
+    network = build(lambda: ResNet((1, 8, 8), 2), new_generator(0))
+    network.head = nn.Sequential(nn.Dropout(0.5), network.head)
+    first, again = (
+        WeightedTorchClassifier(network, n_steps=3, augment=None, device="cpu", random_state=0)
+        .fit(X, np.arange(20) % 2)
+        .predict_proba(X)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, again)
 
 
 def test_partial_fit_learns_batch_by_batch_and_keeps_the_optimiser(overlapping):

@@ -51,7 +51,9 @@ def state_kept_by_threads(global_state_kept):
 
 
 @pytest.mark.usefixtures("optimisers_ready", "state_kept_by_threads")
-@pytest.mark.parametrize("own", [{}, {"network": Dropping, "solver": jittering}])
+@pytest.mark.parametrize(
+    "own", [{}, {"d3_max": 0.5}, {"network": Dropping, "solver": jittering}], ids=str
+)
 def test_threads_get_what_each_would_get_alone(own):
     alone = [rows(seed, **own) for seed in range(3)]
     with ThreadPoolExecutor(3) as pool:

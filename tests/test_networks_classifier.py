@@ -9,6 +9,7 @@ from torch import nn
 
 from sklearn_diffult._torch import new_generator
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
+from sklearn_diffult.networks.mlp_classifier import Dropout, drawing_from
 
 SHAPES = [(1, 8, 8), (3, 9, 13), (4, 28, 28), (1, 17, 64)]
 
@@ -51,16 +52,40 @@ def test_a_row_is_the_same_alone_and_among_others(name):
     torch.testing.assert_close(alone, network(rows), atol=1e-5, rtol=1e-4)
 
 
-def test_a_row_is_the_same_in_training_mode_but_for_dropout():
-    rows = torch.randn(6, 1, 8, 8, generator=new_generator(1))
-    resnet, mlp = _network("resnet", (1, 8, 8)), _network("mlp", (1, 8, 8))
-    torch.testing.assert_close(resnet.eval()(rows), resnet.train()(rows), atol=1e-5, rtol=1e-4)
-    with torch.random.fork_rng(devices=[]):
-        assert not torch.equal(mlp.eval()(rows), mlp.train()(rows))
-    for part in mlp.modules():
-        if isinstance(part, nn.Dropout):
+def test_the_resnet_draws_nothing_in_training():
+    network, rows = _network("resnet", (1, 8, 8)), torch.ones(2, 1, 8, 8)
+    torch.testing.assert_close(network.eval()(rows), network.train()(rows), atol=1e-5, rtol=1e-4)
+
+
+PARTS = {"rows": "dropout", "block 0": "blocks.0.dropout", "block 1": "blocks.1.dropout"}
+
+
+@pytest.mark.parametrize("kept", PARTS)
+def test_the_mlp_drops_values_of_rows_and_inside_of_every_block(kept):
+    network = _network("mlp", (5,)).train()
+    for block in network.blocks:
+        # They start as the identity.
+        nn.init.ones_(block.narrow.weight)
+    for name, part in network.named_modules():
+        if isinstance(part, Dropout) and name != PARTS[kept]:
             part.p = 0.0
-    torch.testing.assert_close(mlp.eval()(rows), mlp.train()(rows))
+    rows = torch.randn(6, 5, generator=new_generator(1))
+    with drawing_from(new_generator(2), network):
+        assert not torch.equal(network(rows), network.eval()(rows))
+
+
+def test_dropout_keeps_the_mean_and_draws_from_its_generator_alone():
+    dropout, ones = Dropout(0.25).train(), torch.ones(200, 500)
+    before = torch.get_rng_state()
+    with drawing_from(new_generator(0), dropout):
+        dropped = dropout(ones)
+    with drawing_from(new_generator(0), dropout):
+        assert torch.equal(dropped, dropout(ones))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert dropout.generator is None
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert dropped.mean() == pytest.approx(1, abs=0.01)
+    assert dropout.eval()(ones) is ones
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIFIER_NETWORKS))

@@ -90,6 +90,12 @@ def test_classes_weigh_by_their_real_rows_to_the_power_of_temper(temper):
         assert weights[(label == Y) & SYNTHETIC].sum() == pytest.approx(0.3 * totals[label])
 
 
+def test_a_class_of_synthetic_rows_only_counts_as_one_of_a_single_row():
+    y, mask = [0, 0, 0, 0, 1, 1], np.array([0, 0, 0, 0, 1, 1], bool)
+    weights = compute_weights(y, mask, 0.5, "class", 0.5)
+    np.testing.assert_allclose(weights, [*[4 * 2 / 3 / 4] * 4, *[4 / 3 / 2] * 2])
+
+
 def test_at_temper_one_and_omega_zero_real_rows_weigh_one():
     weights = compute_weights(Y, SYNTHETIC, 0, "class", 1)
     np.testing.assert_allclose(weights, np.where(SYNTHETIC, 0, 1))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
 
 from sklearn_diffult._fitting import private_global_rng
-from sklearn_diffult._torch import build
-from sklearn_diffult.networks.mlp_classifier import MLPClassifierNetwork
+from sklearn_diffult._torch import build, new_generator
+from sklearn_diffult.networks.mlp_classifier import MLPClassifierNetwork, drawing_from
 from sklearn_diffult.networks.resnet import ResNet
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
@@ -58,3 +59,15 @@ def build_classifier(
             f"{(2, n_classes)}, one per class; it returned {tuple(logits.shape)}."
         )
     return network
+
+
+def randomness(
+    module: str | nn.Module | Factory, network: nn.Module, seed: int, device: torch.device
+) -> AbstractContextManager[None]:
+    """Keep what `network` draws in training repeatable and private: for dropout and its like.
+
+    The user's own draws from torch's global state, which one thread at a time may seed.
+    """
+    if isinstance(module, str):
+        return drawing_from(new_generator(seed, device), network)
+    return private_global_rng(seed, device)
