@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/table_choices.py --jobs 2    # a quarter of an hour
     python benchmarks/table_choices.py --tables glass0
 
-How strict d3 is, how the classes weigh, and what dropout is to the table classifier. The folds,
-classifiers and scores are those of `tables.py`, one split into halves each. A table's lines come to
+How the rows weigh (the knobs between decisions and probabilities), how strict d3 is, and what dropout
+does for the table classifier. Folds, classifiers and scores are those of `tables.py`, two folds each. A table's lines come to
 ``benchmarks/results/table_choices.jsonl`` once it is done, and are not made again by a later call.
 """
 
@@ -26,7 +26,7 @@ from report import publish
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from tables import Fold, Training, evaluate, load_table, make_folds
-from tables_report import METRICS, over_folds, read_records
+from tables_report import METRICS, OURS, SMOTE_ROW, over_folds, read_records
 from throughput import markdown_table
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
@@ -44,16 +44,21 @@ DEVELOPMENT = _DEVELOPMENT.split()
 REMEDIES = {
     "nothing": tables.nothing,
     "class_weight": tables.class_weight,
-    "SMOTE / SMOTENC": tables.smote,
+    SMOTE_ROW: tables.smote,
 }
-EQUAL = {"omega": 0.5, "weight_temper": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "DiffusionBalancer": {},
-    "omega 0.5, temper 0": EQUAL,
+    OURS: {},
+    "omega 0.5, weight_temper 0": {"omega": 0.5, "weight_temper": 0},
+    "weight_temper 0": {"weight_temper": 0},
+    "weight_temper 0.3": {"weight_temper": 0.3},
+    "weight_temper 1": {"weight_temper": 1},
+    "by row, omega 0.3": {"weighting": "row", "omega": 0.3},
+    "by row, omega 1": {"weighting": "row", "omega": 1},
     "d3_max 1": {"d3_max": 1.0},
     "d3_max None": {"d3_max": None},
-    "d3_max None, guidance 1": {"d3_max": None, "guidance_scale": 1.0},
 }
+# The others would tell nothing new of dropout.
+OF_DROPOUT = (*REMEDIES, OURS)
 NO_DROPOUT = "WeightedTorchClassifier without dropout, twice the steps"
 
 Record = dict[str, Any]
@@ -80,20 +85,21 @@ def measure(table: str) -> list[Record]:
     with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as memory:
         for fold in make_folds(load_table(table), n_repeats=1):
             for way, remedy in REMEDIES.items():
-                records[way].append(score_all(remedy(fold), fold))
+                records[way].append(score_all(way, remedy(fold), fold))
             for way, parameters in VARIANTS.items():
                 balancer = DiffusionBalancer(random_state=fold.seed, memory=memory, **parameters)
                 training = Training(*balancer.fit_resample_weighted(fold.X, fold.y))
-                records[way].append(score_all(training, fold))
+                records[way].append(score_all(way, training, fold))
     return [
         {"table": table, "method": way, **over_folds(folds), **machine()}
         for way, folds in records.items()
     ]
 
 
-def score_all(training: Training, fold: Fold) -> Record:
+def score_all(way: str, training: Training, fold: Fold) -> Record:
     """Score all classifiers, and count synthetic rows that lie among unseen majority rows."""
-    with patch.dict(tables.CLASSIFIERS, {NO_DROPOUT: WithoutDropout}):
+    further = {NO_DROPOUT: WithoutDropout} if way in OF_DROPOUT else {}
+    with patch.dict(tables.CLASSIFIERS, further):
         scores = {name: evaluate(name, training, fold) for name in tables.CLASSIFIERS}
     return {"scores": scores, "among_majority": among_majority(training, fold)}
 
@@ -118,7 +124,7 @@ def write_report(records: list[Record]) -> str:
     parts = [f"Means over {len(names)} tables and two folds each: {', '.join(names)}."]
     for classifier in (*tables.CLASSIFIERS, NO_DROPOUT):
         lines = []
-        for way in (*REMEDIES, *VARIANTS):
+        for way in OF_DROPOUT if classifier == NO_DROPOUT else (*REMEDIES, *VARIANTS):
             own = [r for r in records if r["method"] == way and r["table"] in names]
             means = {m: np.mean([r["scores"][classifier][m] for r in own]) for m in METRICS}
             among = [share for r in own for share in r["among_majority"] if share is not None]

@@ -18,7 +18,7 @@ X_train, y_train = make_long_tailed(X_train, y_train, imbalance_ratio=20, random
 labels, counts = np.unique(y_train, return_counts=True)
 print("training rows:", dict(zip(labels.tolist(), counts.tolist(), strict=True)))
 
-# Few steps and no classifier-based filter, so that this runs in seconds; the defaults do better.
+# Few steps, so that this runs in seconds; the defaults do better.
 balancer = DiffusionBalancer(n_steps=100, batch_size=64, random_state=0)
 pipeline = Pipeline(
     [

@@ -17,7 +17,7 @@ X_train, y_train = make_long_tailed(X_train, y_train, imbalance_ratio=8, random_
 
 
 def fit_in(library, omega):
-    # Few steps and no classifier-based filter, so that this runs in seconds.
+    # Few steps, so that this runs in seconds.
     balancer = DiffusionBalancer(omega=omega, n_steps=50, random_state=0)
     classifier = WeightedTorchClassifier(n_steps=100, random_state=0)
     return library.Pipeline([("balance", balancer), ("clf", classifier)]).fit(X_train, y_train)
