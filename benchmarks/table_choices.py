@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/table_choices.py --jobs 2    # a quarter of an hour
     python benchmarks/table_choices.py --tables glass0
 
-How the rows weigh (the knobs between decisions and probabilities), how strict d3 is, and what dropout
-does for the table classifier. Folds, classifiers and scores are those of `tables.py`, two folds each. A table's lines come to
-``benchmarks/results/table_choices.jsonl`` once it is done, and are not made again by a later call.
+How the rows weigh (the knobs between decisions and probabilities), how strict d3 is, and what
+dropout does for the table classifier. Folds, classifiers and scores are those of `tables.py`, two
+folds each. A table's lines come to ``benchmarks/results/table_choices.jsonl`` once it is done, and
+are not made again by a later call.
 """
 
 from __future__ import annotations
