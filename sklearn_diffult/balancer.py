@@ -60,7 +60,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     weight_temper : float in [0, 1] or "auto", default="auto"
         With ``"class"`` a class weighs in proportion to n_real ** weight_temper: 0 makes all alike,
         best for balanced accuracy, 1 leaves their shares, best for probabilities. ``"auto"`` is 0
-        for images, 0.1 for tables.
+        for images, 0.1 for tables. Nothing with other weightings, or where a classifier's own
+        ``class_weight="balanced"`` evens classes out again.
     d1_max, d2_max : float or None, default=None
         Highest score a synthetic row may have; None turns a filter off. d1: distance in input
         space to the nearest real row of its class; d2: the same among the features of
