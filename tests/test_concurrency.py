@@ -52,7 +52,9 @@ def state_kept_by_threads(global_state_kept):
 
 @pytest.mark.usefixtures("optimisers_ready", "state_kept_by_threads")
 @pytest.mark.parametrize(
-    "own", [{}, {"d3_max": 0.5}, {"network": Dropping, "solver": jittering}], ids=str
+    "own",
+    [{}, {"d3_max": 0.5}, {"network": Dropping, "solver": jittering}],
+    ids=["plain", "with d3", "own parts"],
 )
 def test_threads_get_what_each_would_get_alone(own):
     alone = [rows(seed, **own) for seed in range(3)]
