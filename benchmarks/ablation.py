@@ -11,7 +11,6 @@ in one way. Generators and candidates are kept in `benchmarks/cache/`, each fit 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from benefit import (
     machine,
     make_task,
 )
-from report import by_method, paired_difference, publish, read_records
+from report import append_records, by_method, paired_difference, publish, read_records
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
 from sklearn_diffult._seeds import child_seeds
@@ -269,8 +268,7 @@ def main(arguments: list[str]) -> None:
         judge = make_judge(task) if missing else None
         for name in missing:
             record = measure(name, task, judge) | machine()
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append_records(path, [record])
             print(f"seed {seed}  {name:<40} {100 * np.mean(record['recalls']):.1f}", flush=True)
     publish(path, "ablation.py", arguments, write_report(read_records(path)))
 

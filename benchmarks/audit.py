@@ -13,7 +13,6 @@ once and not repeated by a later call.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -23,7 +22,7 @@ from typing import Any
 
 from benefit import RESULTS, machine
 from imblearn.over_sampling import SMOTE
-from report import publish
+from report import append_records, publish
 from sklearn.preprocessing import StandardScaler
 from tables import BINARY, load_table
 from tables_report import OURS, read_records
@@ -112,8 +111,7 @@ def main(arguments: list[str]) -> None:
             if (table, method) in known:
                 continue
             record = measure(table, method, chosen.quick)
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append_records(path, [record])
             print({key: record.get(key) for key in ("table", "method", "seconds", *NUMBERS)})
     publish(path, "audit.py", arguments, write_report(read_records(path)))
 

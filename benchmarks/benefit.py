@@ -15,7 +15,6 @@ the test images: for choices.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from cases import cpu_name
 from imblearn.over_sampling import SMOTE, RandomOverSampler
-from report import publish, read_records, write_costs, write_report
+from report import append_records, publish, read_records, write_costs, write_report
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -283,8 +282,7 @@ def main(arguments: list[str]) -> None:
             if method.removeprefix(PLAIN) == BYTES and task.X.dtype != np.uint8:
                 continue
             record = measure(method, task, n_steps) | machine()
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append_records(path, [record])
             score = np.mean(record["recalls"])
             print(f"seed {seed}  {method:<32} {100 * score:.1f}", flush=True)
     publish(path, "benefit.py", arguments, write_tables(read_records(path), SHOTS[chosen.data]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ def read_records(path: Path, keys: Sequence[str] = ("method", "seed")) -> list[R
     lines = path.read_text().splitlines() if path.exists() else []
     records = [json.loads(line) for line in lines]
     return list({tuple(record[key] for key in keys): record for record in records}.values())
+
+
+def append_records(path: Path, records: Iterable[Record]) -> None:
+    """Add one line per record."""
+    with path.open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def publish(path: Path, script: str, arguments: Sequence[str], text: str) -> None:

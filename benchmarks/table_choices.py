@@ -12,7 +12,6 @@ are not made again by a later call.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import warnings
@@ -23,7 +22,7 @@ import numpy as np
 import tables
 from benefit import RESULTS, machine
 from joblib import Parallel, delayed
-from report import publish
+from report import append_records, publish
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from tables import Fold, Training, evaluate, load_table, make_folds
@@ -166,8 +165,7 @@ def main(arguments: list[str]) -> None:
     missing = [table for table in chosen.tables if table not in known]
     jobs = Parallel(n_jobs=chosen.jobs, return_as="generator_unordered")
     for records in jobs(delayed(measure)(table) for table in missing):
-        with path.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        append_records(path, records)
         print(records[0]["table"], flush=True)
     publish(path, "table_choices.py", arguments, write_report(read_records(path)))
 

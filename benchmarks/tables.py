@@ -13,7 +13,6 @@ for, on every table in that file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -29,7 +28,7 @@ import torch
 from benefit import RESULTS, machine
 from imblearn import over_sampling
 from joblib import Parallel, delayed
-from report import publish
+from report import append_records, publish
 from sklearn import metrics
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -435,8 +434,7 @@ def main(arguments: list[str]) -> None:
     to_do = dict.fromkeys((t, OURS if name == UNWEIGHTED else name) for t, name in missing)
     jobs = Parallel(n_jobs=chosen.jobs, return_as="generator_unordered")
     for records in jobs(delayed(measure)(*pair, chosen.quick) for pair in to_do):
-        with path.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        append_records(path, records)
         table, name, seconds = (records[0][key] for key in ("table", "method", "seconds"))
         print(f"{table:<28} {name:<20} {np.mean(seconds):8.2f} s a fold", flush=True)
     shown = [name for name in SHOWN if name in chosen.methods]

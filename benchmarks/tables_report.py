@@ -59,13 +59,14 @@ def write_report(records: Sequence[Record], methods: Sequence[str]) -> str:
     common = tables_of(book, *known)
     parts = [_head(book), f"## Ranks over {len(common)} tables", _which(book, common)]
     if common:
-        parts += [_rank_section(book, known, common, name) for name in classifiers]
+        parts += [_rank_section(scored(book, name), known, common, name) for name in classifiers]
     parts.append(_fallbacks(book, known))
     if {OURS, SMOTE_ROW} <= set(known):
         parts += [f"## {OURS} against {SMOTE_ROW}", _versus_section(book, classifiers)]
     parts += ["## Distance to the closest real row, and time", _cost_section(book, known)]
     parts += ["## Every table", "In %; the best in bold, before rounding."]
-    parts += [_table_section(book, known, name, m) for name in classifiers for m in RANKED]
+    for name in classifiers:
+        parts += [_table_section(scored(book, name), known, name, metric) for metric in RANKED]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -73,6 +74,11 @@ def tables_of(book: Book, *methods: str) -> list[str]:
     """List the tables that all these methods have."""
     tables = dict.fromkeys(table for table, _ in book)
     return [table for table in tables if all((table, method) in book for method in methods)]
+
+
+def scored(book: Book, classifier: str) -> Book:
+    """Keep what was scored with a classifier; scores of a former version are taken off the file."""
+    return {key: record for key, record in book.items() if classifier in record["scores"]}
 
 
 def fold_scores(book: Book, table: str, method: str, classifier: str, metric: str) -> np.ndarray:
@@ -119,8 +125,6 @@ def versus(book: Book, ours: str, theirs: str, classifier: str, metric: str) -> 
     """Count tables where one is better, and where the F test agrees."""
     counts = dict.fromkeys(("tables", "better", "clearly better", "worse", "clearly worse"), 0)
     for table in tables_of(book, ours, theirs):
-        if not all(_has_all(book, [table], name, classifier) for name in (ours, theirs)):
-            continue
         pair = [fold_scores(book, table, name, classifier, metric) for name in (ours, theirs)]
         differences = (pair[0] - pair[1]) * (1 if METRICS[metric] else -1)
         mean = round(float(differences.mean()), 12)
@@ -179,7 +183,7 @@ def _rank_section(
     book: Book, methods: Sequence[str], tables: Sequence[str], classifier: str
 ) -> str:
     columns: list[list[str]] = []
-    methods = [name for name in methods if _has_all(book, tables, name, classifier)]
+    methods = [name for name in methods if all((table, name) in book for table in tables)]
     # A variant of one method beside it would move the others' ranks.
     ranked = [name != UNWEIGHTED for name in methods]
     for metric in METRICS:
@@ -194,11 +198,6 @@ def _rank_section(
     rows = zip(methods, *columns, strict=True)
     table = markdown_table((*header, "Brier score", "log loss"), rows)
     return f"### {classifier}\n\n{table}"
-
-
-def _has_all(book: Book, tables: Sequence[str], method: str, classifier: str) -> bool:
-    """Whether a method was scored with a classifier; what was with a former one is taken out."""
-    return all(classifier in book[table, method]["scores"] for table in tables)
 
 
 def _fallbacks(book: Book, methods: Sequence[str]) -> str:
@@ -231,7 +230,7 @@ def _versus_section(book: Book, classifiers: Sequence[str]) -> str:
     for ours in (OURS, UNWEIGHTED):
         for classifier in classifiers:
             for metric in METRICS:
-                counts = versus(book, ours, SMOTE_ROW, classifier, metric)
+                counts = versus(scored(book, classifier), ours, SMOTE_ROW, classifier, metric)
                 if counts["tables"]:
                     share = f"{100 * counts['better'] / counts['tables']:.0f} %"
                     rows.append((ours, classifier, metric, share, *counts.values()))
@@ -275,9 +274,9 @@ def _table_section(book: Book, methods: Sequence[str], classifier: str, metric: 
         means = {
             method: float(fold_scores(book, table, method, classifier, metric).mean())
             for method in methods
-            if (table, method) in book and _has_all(book, [table], method, classifier)
+            if (table, method) in book
         }
-        best = max(means.values(), default=0.0)
+        best = max(means.values())
         rows.append((table, *(_cell(means.get(method), best) for method in methods)))
     return f"### {classifier}: {metric}\n\n{markdown_table(('table', *methods), rows)}"
 

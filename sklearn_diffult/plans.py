@@ -286,8 +286,9 @@ def weight_plan(parameters: Any, is_image: bool) -> tuple[float, float]:
     TypeError
         If one of them is True or False, which are numbers to Python.
     """
-    names, default = ("omega", "weight_temper"), defaults(is_image)
-    shares = {name: resolve(getattr(parameters, name), getattr(default, name)) for name in names}
-    for name, share in shares.items():
-        check_share(name, share)
-    return shares["omega"], shares["weight_temper"]
+    default = defaults(is_image)
+    omega = resolve(parameters.omega, default.omega)
+    temper = resolve(parameters.weight_temper, default.weight_temper)
+    check_share("omega", omega)
+    check_share("weight_temper", temper)
+    return omega, temper

@@ -71,10 +71,10 @@ def _class_weights(
     with a regulariser would take a larger mass for more evidence than there is.
     """
     weights = np.zeros(len(y))
-    classes = np.unique(y)
-    n_real = [max(1, np.count_nonzero((y == label) & ~synthetic_mask)) for label in classes]
-    shares = np.array(n_real, dtype=float) ** temper
-    masses = (np.count_nonzero(~synthetic_mask) or len(y)) * shares / shares.sum()
+    classes, indices = np.unique(y, return_inverse=True)
+    n_real = np.bincount(indices[~synthetic_mask], minlength=len(classes))
+    shares = np.maximum(n_real, 1.0) ** temper
+    masses = (n_real.sum() or len(y)) * shares / shares.sum()
     for label, mass in zip(classes, masses, strict=True):
         synthetic = (y == label) & synthetic_mask
         real = (y == label) & ~synthetic_mask
@@ -151,7 +151,7 @@ def compute_weights(
         # Copies, as it may write into what it gets.
         weights = weighting(labels.copy(), mask.copy(), float(omega))
     else:
-        weights = _scheme(weighting)(labels, mask, float(omega), float(temper))
+        weights = _own_scheme(weighting)(labels, mask, float(omega), float(temper))
     name = getattr(weighting, "__name__", weighting)
     return check_weights(weights, len(labels), f"weighting={name!r}")
 
@@ -164,7 +164,7 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}.")
 
 
-def _scheme(weighting: str) -> _Scheme:
+def _own_scheme(weighting: str) -> _Scheme:
     if not isinstance(weighting, str):
         raise TypeError(
             f"weighting must be one of {sorted(WEIGHTINGS)} or a callable "

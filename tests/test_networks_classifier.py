@@ -74,6 +74,14 @@ def test_the_mlp_drops_values_of_rows_and_inside_of_every_block(kept):
         assert not torch.equal(network(rows), network.eval()(rows))
 
 
+def test_the_mlp_drops_values_of_rows_and_features_by_the_same_part():
+    network, widths = _network("mlp", (5,)).train(), []
+    network.dropout.register_forward_hook(lambda part, inputs, _: widths.append(inputs[0].shape[1]))
+    with drawing_from(new_generator(2), network):
+        assert (network.features(torch.ones(6, 5)) == 0).any()
+    assert widths == [5, network.head.in_features]
+
+
 def test_dropout_keeps_the_mean_and_draws_from_its_generator_alone():
     dropout, ones = Dropout(0.25).train(), torch.ones(200, 500)
     before = torch.get_rng_state()
