@@ -18,6 +18,11 @@ Book = dict[tuple[str, str], Record]
 
 OURS, UNWEIGHTED = "DiffusionBalancer", "DiffusionBalancer, no weights"
 SMOTE_ROW = "SMOTE / SMOTENC"
+_MEANING = (
+    "Means over tables; mean rank by the mean over folds, 1 the best and ties averaged, ours "
+    "without weights left out. Of two classes average precision is the minority's, of several the "
+    "mean over them."
+)
 # Whether more is better.
 METRICS = {
     "balanced accuracy": True,
@@ -55,11 +60,7 @@ def write_report(records: Sequence[Record], methods: Sequence[str]) -> str:
         return "Nothing is on file.\n"
     known = [name for name in methods if any(method == name for _, method in book)]
     classifiers = list(dict.fromkeys(name for r in book.values() for name in r["scores"]))
-    # Means and ranks over tables that a method lacks would not compare.
-    common = tables_of(book, *known)
-    parts = [_head(book), f"## Ranks over {len(common)} tables", _which(book, common)]
-    if common:
-        parts += [_rank_section(scored(book, name), known, common, name) for name in classifiers]
+    parts = [_head(book), _MEANING, *_ranks(book, known, classifiers)]
     parts.append(_fallbacks(book, known))
     if {OURS, SMOTE_ROW} <= set(known):
         parts += [f"## {OURS} against {SMOTE_ROW}", _versus_section(book, classifiers)]
@@ -168,15 +169,20 @@ def _head(book: Book) -> str:
     )
 
 
-def _which(book: Book, common: Sequence[str]) -> str:
-    others = [table for table in tables_of(book) if table not in common]
-    left_out = f" Left out, as a method lacks them: {', '.join(others)}." if others else ""
-    return (
-        "Means over tables; mean rank by the mean over folds, 1 the best and ties averaged, ours "
-        "without weights left out. "
-        "Of two classes average precision is the minority's, of several the mean over them."
-        f"{left_out}"
-    )
+def _ranks(book: Book, methods: Sequence[str], classifiers: Sequence[str]) -> list[str]:
+    """Rank once for every choice of tables that some method was run on, the largest first.
+
+    Means and ranks compare over the same tables only, and a slow method is not to take tables from
+    the others.
+    """
+    extents = {name: tuple(tables_of(book, name)) for name in methods}
+    parts = []
+    for tables in sorted(dict.fromkeys(extents.values()), key=len, reverse=True):
+        rivals = [name for name, extent in extents.items() if set(tables) <= set(extent)]
+        which = "" if len(tables) == len(tables_of(book)) else f": {', '.join(tables)}"
+        parts.append(f"## Ranks over {len(tables)} tables{which}")
+        parts += [_rank_section(scored(book, name), rivals, tables, name) for name in classifiers]
+    return parts
 
 
 def _rank_section(

@@ -72,7 +72,7 @@ def test_wins_losses_and_clear_ones_are_counted_the_metric_s_way_round():
     assert list(found.values()) == [3, 0, 0, 2, 1]
 
 
-def test_the_report_ranks_common_tables_and_tells_of_failures_and_top_ups():
+def test_the_report_ranks_by_choice_of_tables_and_tells_of_failures_and_top_ups():
     from tables_report import OURS, SMOTE_ROW, UNWEIGHTED, write_report
 
     why = "ValueError: no neighbours"
@@ -87,9 +87,10 @@ def test_the_report_ranks_common_tables_and_tells_of_failures_and_top_ups():
     lines = write_report(
         records, ["nothing", SMOTE_ROW, OURS, UNWEIGHTED, "not yet done"]
     ).splitlines()
-    assert "## Ranks over 1 tables" in lines
-    assert any("Left out, as a method lacks them: b." in line for line in lines)
-    ranks = lines[lines.index("### Judge") :]
+    ranks = lines[lines.index("## Ranks over 2 tables") :]
+    assert ranks[6] == "| nothing | 35.0 | 1.00 | 35.0 | 1.00 | 0.3500 | 0.3500 |"
+    assert not ranks[7]
+    ranks = lines[lines.index("## Ranks over 1 tables: a") + 2 :]
     assert ranks[4] == "| nothing | 60.0 | 3.00 | 60.0 | 3.00 | 0.6000 | 0.6000 |"
     assert ranks[6] == f"| {OURS} | 80.0 | 1.50 | 80.0 | 1.50 | 0.8000 | 0.8000 |"
     assert ranks[7] == f"| {UNWEIGHTED} | 80.0 |  | 80.0 |  | 0.8000 | 0.8000 |"
