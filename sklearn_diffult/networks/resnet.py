@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import torch
-import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
@@ -22,12 +21,14 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution (3x3, larger where it strides), group normalisation, ReLU."""
+    """Convolution (3x3, larger where it strides), group normalisation, max pooling, ReLU."""
 
-    def __init__(self, width_in: int, width: int, stride: int = 1):
+    def __init__(self, width_in: int, width: int, stride: int = 1, pool: int = 1):
         super().__init__(
             nn.Conv2d(width_in, width, 2 * stride + 1, stride, padding=stride, bias=False),
             _norm(width),
+            # The two commute, and in this order ReLU has fewer pixels to see to.
+            nn.MaxPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity(),
             nn.ReLU(inplace=True),
         )
 
@@ -37,12 +38,12 @@ class ResidualStage(nn.Module):
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
-        self.widen = ConvNorm(width_in, width)
+        self.widen = ConvNorm(width_in, width, pool=2)
         self.refine = nn.Sequential(ConvNorm(width, width), ConvNorm(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map "n c h w" to "n c' h' w'", where h' = ceil(h / 2)."""
-        x = F.max_pool2d(self.widen(x), 2, ceil_mode=True)
+        x = self.widen(x)
         return x + self.refine(x)
 
 
@@ -88,8 +89,7 @@ class ResNet(nn.Module):
         shrink = -(-max(sides) // _MAX_SIDE)
         # Pooling loses less than striding, but a convolution at full size is dear from 64x64 on.
         stride = max(1, shrink // 2)
-        self.stem = ConvNorm(channels, widths[0], stride)
-        self.pool = -(-shrink // stride)
+        self.stem = ConvNorm(channels, widths[0], stride, pool=-(-shrink // stride))
         self.stages = nn.Sequential(*itertools.starmap(ResidualStage, itertools.pairwise(widths)))
         self.head = nn.Linear(widths[-1], n_classes)
         # The layout in which a CPU convolves fastest.
@@ -98,7 +98,6 @@ class ResNet(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Map images "n c h w" to penultimate features "n f"."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
-        x = F.max_pool2d(x, self.pool, ceil_mode=True)
         return reduce(self.stages(x), "n c h w -> n c", "mean")
 
     def forward(self, images: Tensor) -> Tensor:
