@@ -68,9 +68,9 @@ class WithoutDropout(WeightedTorchClassifier):
     """The table classifier as it would be without dropout, after twice as many steps."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> WithoutDropout:
-        """Take the steps that images get."""
+        """Take twice the steps."""
         n_rows = len(y) if sample_weight is None else np.count_nonzero(sample_weight)
-        self.n_steps = auto_n_steps(int(n_rows), is_image=True)
+        self.n_steps = 2 * auto_n_steps(int(n_rows), is_image=False)
         self.module = _without_dropout
         return super().fit(X, y, sample_weight)
 

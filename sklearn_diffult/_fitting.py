@@ -75,10 +75,10 @@ def weighted_batches(
 def auto_n_steps(n_rows: int, is_image: bool) -> int:
     """Steps of ``n_steps="auto"``: they grow as the square root of the rows.
 
-    Tables are learnt, and then known by heart, in fewer of them.
+    Tables are learnt, and then known by heart, in fewer of them; changed at random, images are not.
     """
-    steps = max(300, round(30 * math.sqrt(n_rows)))
-    return steps if is_image else steps // 2
+    steps = max(150, round(15 * math.sqrt(n_rows)))
+    return 4 * steps if is_image else steps
 
 
 def warm_up_then_cosine(step: int, n_steps: int) -> float:

@@ -65,8 +65,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         ``(sample_shape, n_classes) -> torch.nn.Module`` gets the shape of one encoded row, "c h w"
         or "d". Modules map float32 rows "n ..." to logits "n classes".
     n_steps : int or "auto", default="auto"
-        Optimisation steps of ``fit``; ``"auto"``: ``30 * sqrt(n_rows)``, at least 300; for tables
-        half of that.
+        Optimisation steps of ``fit``; ``"auto"``: ``15 * sqrt(n_rows)``, at least 150, for tables,
+        and four times as many for images.
     batch_size : int, default=64
         Rows per step, capped by the number of rows.
     learning_rate : float, default=1e-3

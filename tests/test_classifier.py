@@ -403,12 +403,12 @@ def test_steps_and_losses_are_counted(overlapping):
     assert model.n_steps_ == len(model.loss_curve_) == 30 + 5
 
 
-@pytest.mark.parametrize(("n_rows", "of_images"), [(40, 300), (400, 600)])
-def test_steps_grow_as_the_root_of_the_rows_and_tables_take_half(n_rows, of_images):
-    assert auto_n_steps(n_rows, is_image=True) == of_images
-    assert auto_n_steps(n_rows, is_image=False) == of_images // 2
+@pytest.mark.parametrize(("n_rows", "of_tables"), [(40, 150), (400, 300)])
+def test_steps_grow_as_the_root_of_the_rows_and_images_take_four_times_as_many(n_rows, of_tables):
+    assert auto_n_steps(n_rows, is_image=True) == 4 * of_tables
+    assert auto_n_steps(n_rows, is_image=False) == of_tables
     X, y = np.arange(n_rows)[:, None] / n_rows, np.arange(n_rows) % 2
-    assert quick(n_steps="auto").fit(X, y).n_steps_ == of_images // 2
+    assert quick(n_steps="auto").fit(X, y).n_steps_ == of_tables
 
 
 def test_ours_with_dropout_of_one_s_own_is_as_private_and_repeatable(global_state_kept):
