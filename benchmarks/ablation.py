@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from benefit import (
-    N_STEPS,
     RESULTS,
     SHOTS,
     Record,
@@ -43,6 +42,8 @@ from sklearn_diffult.weights import compute_weights
 
 CACHE = Path(__file__).resolve().parent / "cache"
 DATA, IMBALANCE_RATIO = "fashion-mnist", 100
+# A third of what `benefit.py` takes, as there are forty variants.
+N_STEPS = 2000
 DEFAULT = "default"
 OMEGA = defaults(is_image=True).omega
 # Rows per class that Frechet distance and inception score look at.
@@ -175,7 +176,7 @@ def measure(name: str, task: Task, judge: WeightedTorchClassifier) -> Record:
         "group": variant.group,
         "n_synthetic": [int(n) for n in np.bincount(training.y) - np.bincount(task.y)],
         "seconds_before": round(prepared - started, 1),
-        **fit_and_score(training, task, N_STEPS[DATA], variant.classifier),
+        **fit_and_score(training, task, N_STEPS, variant.classifier),
         **judge_rows(training, task, judge),
     }
 
@@ -204,7 +205,7 @@ def make_judge(task: Task) -> WeightedTorchClassifier:
     """Train the classifier in whose features rows are compared, on further real rows alone."""
     X, y = task.further
     rows = np.random.RandomState(0).permutation(len(y))[:20_000]
-    judge = WeightedTorchClassifier(n_steps=N_STEPS[DATA], augment=None, random_state=0)
+    judge = WeightedTorchClassifier(n_steps=N_STEPS, augment=None, random_state=0)
     return judge.fit(X[rows], y[rows])
 
 
