@@ -293,7 +293,7 @@ def test_progress_is_shown_on_request_only(capsys):
     DiffusionBalancer(**QUICK, verbose=1).fit_resample(X, y)
     shown = capsys.readouterr().err
     assert "loss=" in shown
-    assert "rows_per_s=" in shown
+    assert "rows/s=" in shown
 
 
 def test_generated_rows_are_further_rows():

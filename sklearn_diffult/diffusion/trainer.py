@@ -206,7 +206,7 @@ def _show(bar: Any, training: _Training) -> None:
     if not training.losses:  # back at the start
         return
     recent = np.mean(training.losses[-CHECK_EVERY:])
-    bar.set_postfix(loss=f"{recent:.3f}", rows_per_s=f"{training.rows_per_second:.0f}")
+    bar.set_postfix({"loss": f"{recent:.3f}", "rows/s": f"{training.rows_per_second:.0f}"})
 
 
 class _Training:
