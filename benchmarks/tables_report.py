@@ -175,13 +175,12 @@ def _ranks(book: Book, methods: Sequence[str], classifiers: Sequence[str]) -> li
     Means and ranks compare over the same tables only, and a slow method is not to take tables from
     the others.
     """
-    extents = {name: tuple(tables_of(book, name)) for name in methods}
+    choices = dict.fromkeys(tuple(tables_of(book, name)) for name in methods)
     parts = []
-    for tables in sorted(dict.fromkeys(extents.values()), key=len, reverse=True):
-        rivals = [name for name, extent in extents.items() if set(tables) <= set(extent)]
+    for tables in sorted(choices, key=len, reverse=True):
         which = "" if len(tables) == len(tables_of(book)) else f": {', '.join(tables)}"
         parts.append(f"## Ranks over {len(tables)} tables{which}")
-        parts += [_rank_section(scored(book, name), rivals, tables, name) for name in classifiers]
+        parts += [_rank_section(scored(book, name), methods, tables, name) for name in classifiers]
     return parts
 
 
