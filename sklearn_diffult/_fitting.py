@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
-from sklearn_diffult._torch import autocast, learning, progress, threads_for, undisturbed
+from sklearn_diffult._recording import RecordedSteps, is_recordable
+from sklearn_diffult._torch import autocast, learning, progress, sent, threads_for, undisturbed
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -224,6 +225,16 @@ class Training:
             optimizer.load_state_dict(optimizer_state)
             for group, decay in zip(optimizer.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
+        self.logit_shift = self.logit_shift.to(self.device)
+
+        def step(inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = self.loss(inputs, targets, weights)
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        take_step = RecordedSteps(step, optimizer, self.device, is_recordable(self.module))
         chances = torch.ones_like(rows.weights) if self.scale_loss else rows.weights
         batch_size = min(self.batch_size, len(chances))
         batches = weighted_batches(chances, batch_size, self.generator)
@@ -232,17 +243,12 @@ class Training:
         bar = progress(n_steps, "train classifier", self.verbose)
         threads = threads_for(self.module, rows.inputs.shape[1:], self.device)
         with bar, undisturbed(self.device), threads, learning():
-            for step in range(n_steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rate * schedule(step, n_steps)
-                loss = self.loss(rows, next(batches))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                pending.append(loss.detach())
-                stop = early_stopping is not None and early_stopping.look(step + 1, n_steps, self)
+            for n_taken in range(1, n_steps + 1):
+                take_step.set_rate(self.learning_rate * schedule(n_taken - 1, n_steps))
+                pending.append(take_step(*self.draw(rows, next(batches))))
+                stop = early_stopping is not None and early_stopping.look(n_taken, n_steps, self)
                 # Reading a loss waits for the device, so it is done once in a while.
-                if stop or len(pending) == _STEPS_PER_READING or step + 1 == n_steps:
+                if stop or len(pending) == _STEPS_PER_READING or n_taken == n_steps:
                     losses += _finite(torch.stack(pending).tolist())
                     bar.update(len(pending))
                     if self.verbose:
@@ -256,8 +262,8 @@ class Training:
         self.module.eval()
         return losses, optimizer.state_dict()
 
-    def loss(self, rows: Rows, batch: Tensor) -> Tensor:
-        """Mean loss of the rows at the indices `batch`."""
+    def draw(self, rows: Rows, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows at the indices `batch`, changed at random, on the device."""
         inputs = rows.inputs[batch]
         shape = inputs.shape
         for augment in self.augmentations:
@@ -267,12 +273,21 @@ class Training:
                     f"augment must return a torch.Tensor of shape {tuple(shape)} like the batch "
                     f"that it gets, got {getattr(inputs, 'shape', type(inputs).__name__)}."
                 )
+        weights = rows.weights[batch].float()
+        return (
+            sent(inputs, self.device),
+            sent(rows.targets[batch], self.device),
+            sent(weights, self.device),
+        )
+
+    def loss(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Mean loss of a batch that is on the device."""
         with autocast(self.device, self.dtype):
-            logits = self.module(inputs.to(self.device))
-        logits = logits.float() + self.logit_shift.to(self.device)
-        losses = F.cross_entropy(logits, rows.targets[batch].to(self.device), reduction="none")
+            logits = self.module(inputs)
+        logits = logits.float() + self.logit_shift
+        losses = F.cross_entropy(logits, targets, reduction="none")
         if self.scale_loss:
-            losses = losses * rows.weights[batch].float().to(self.device)
+            losses = losses * weights
         return losses.mean()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
@@ -77,6 +77,15 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         yield
     # Inside a block of the caller's, casts of weights would outlive the step that changes them.
     torch.clear_autocast_cache()
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device.
+
+    CUDA takes what lies in ordinary memory aside before it returns, so nobody need wait for the
+    kernels that were launched before, as torch would.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def new_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -13,14 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sklearn_diffult._torch import sent
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Move every image "n c h w" by up to an eighth of each side; its edge fills the gap."""
     n, _, height, width = images.shape
-    rows = _shifted_indices(n, height, generator).to(images.device)
-    columns = _shifted_indices(n, width, generator).to(images.device)
+    rows = sent(_shifted_indices(n, height, generator), images.device)
+    columns = sent(_shifted_indices(n, width, generator), images.device)
     every = torch.arange(n, device=images.device)[:, None, None]
     # The two index arrays around the channel axis put it last: "n h w c".
     moved = images[every, :, rows[:, :, None], columns[:, None, :]]
@@ -36,7 +38,7 @@ def _shifted_indices(n: int, side: int, generator: torch.Generator) -> Tensor:
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every image "n c h w" left to right with probability 1/2."""
     heads = _uniform((len(images), 1, 1, 1), generator) < 0.5
-    return torch.where(heads.to(images.device), images.flip(-1), images)
+    return torch.where(sent(heads, images.device), images.flip(-1), images)
 
 
 def affine(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -64,15 +66,17 @@ def erase(images: Tensor, generator: torch.Generator) -> Tensor:
     rows, columns = covered(height, (area * ratio).sqrt()), covered(width, (area / ratio).sqrt())
     is_covered = rows[:, None, :, None] & columns[:, None, None, :]
     is_covered &= (uniform(0, 1) < 0.25)[:, :, None, None]
-    value = uniform(-1, 1)[:, :, None, None].to(images)
-    return torch.where(is_covered.to(images.device), value, images)
+    value = uniform(-1, 1)[:, :, None, None].to(images.dtype)
+    covered_there = sent(is_covered, images.device)
+    return torch.where(covered_there, sent(value, images.device), images)
 
 
 def solarize(images: Tensor, generator: torch.Generator) -> Tensor:
     """Turn what is brighter than some value into its negative, in three of ten images "n c h w"."""
     threshold = 2 * _uniform((len(images), 1, 1, 1), generator) - 1
     happens = _uniform((len(images), 1, 1, 1), generator) < 0.3
-    is_bright = happens.to(images.device) & (images > threshold.to(images))
+    threshold = sent(threshold.to(images.dtype), images.device)
+    is_bright = sent(happens, images.device) & (images > threshold)
     return torch.where(is_bright, -images, images)
 
 
@@ -195,8 +199,8 @@ class Change:
             dim=1,
         ).reshape(-1, 2, 2)
         shift = torch.stack([2 * self.right, 2 * self.down], dim=1)[:, :, None]
-        affine = torch.cat([turn, -turn @ shift], dim=2).to(images)
+        affine = sent(torch.cat([turn, -turn @ shift], dim=2).to(images.dtype), images.device)
         grid = F.affine_grid(affine, list(images.shape), align_corners=False)
         moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        is_changed = (self.condition() != 0).any(dim=1).to(images.device)
+        is_changed = sent((self.condition() != 0).any(dim=1), images.device)
         return torch.where(is_changed[:, None, None, None], moved, images)

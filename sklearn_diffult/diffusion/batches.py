@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_diffult._torch import new_generator
+from sklearn_diffult._torch import new_generator, sent
 from sklearn_diffult.augmentations import Change
 from sklearn_diffult.diffusion.denoiser import add_noise, expand
 from sklearn_diffult.diffusion.sigma import LogNormalSigma
@@ -131,24 +131,24 @@ class Batches:
         """Return a batch on the device."""
         rows = torch.searchsorted(self._cumulative, self._uniform(self._row_generator))
         rows = rows.clamp(max=len(self._labels) - 1)
-        clean = self._clean[rows.to(self._clean.device)].to(self._device)
+        clean = sent(self._clean[sent(rows, self._clean.device)], self._device)
         dropped = self._uniform(self._row_generator) < self._plan.label_dropout
         labels = torch.where(dropped, self._null, self._labels[rows])
         if self._plan.horizontal_flip:
-            mirrored = (self._uniform(self._row_generator) < 0.5).to(self._device)
+            mirrored = sent(self._uniform(self._row_generator) < 0.5, self._device)
             clean = torch.where(expand(mirrored, clean), clean.flip(-1), clean)
         augmentation = None
         if self._plan.augmentation > 0:
             change = Change.draw(len(clean), self._plan.augmentation, self._change_generator)
-            clean, augmentation = change.apply(clean), change.condition().to(self._device)
+            clean, augmentation = change.apply(clean), sent(change.condition(), self._device)
         sigma = self._noise.sample(len(clean), self._generator)
         noisy = add_noise(clean, sigma, self._generator)
         others = None if self._plan.regularizer is None else self._draw_other_labels()
-        return Batch(clean, noisy, sigma, labels.to(self._device), others, augmentation)
+        return Batch(clean, noisy, sigma, sent(labels, self._device), others, augmentation)
 
     def _draw_other_labels(self) -> Tensor:
         rows = (self._uniform(self._other_generator) * len(self._labels)).long()
-        return self._labels[rows].to(self._device)
+        return sent(self._labels[rows], self._device)
 
     def _uniform(self, generator: torch.Generator) -> Tensor:
         return torch.rand(self._plan.batch_size, generator=generator, dtype=torch.float64)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_diffult._recording import Recorded, is_recordable
 from sklearn_diffult._torch import (
     autocast,
     explain_out_of_memory,
@@ -104,6 +105,7 @@ def generate(
             grid = torch.cat([grid.new_tensor([highest]), grid[grid < 0.9 * highest]])
         grid = grid.float()
         clean = torch.empty(len(labels), *sample_shape, dtype=torch.float32)
+        evaluate = Recorded(denoiser, device, is_recordable(denoiser.network))
         for first in range(0, len(labels), plan.batch_size):
             rows = slice(first, first + plan.batch_size)
             n_rows = len(labels[rows])
@@ -114,7 +116,7 @@ def generate(
                 picked = pick_rows(plan.start, real[1], seed, labels[rows], positions[rows])
                 noisy = noisy + real[0][picked]
             batch = torch.from_numpy(labels[rows][filled]).to(device)
-            denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval)
+            denoise = guided(denoiser, batch, plan.guidance_scale, plan.guidance_interval, evaluate)
             drawing = new_generator(row_seed(seed, labels[first], positions[first]), device)
             starts = noisy[filled].to(device)
             found = plan.solver(denoise, starts, grid.to(device), drawing)

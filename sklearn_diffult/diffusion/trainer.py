@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_diffult._recording import RecordedSteps, is_recordable
 from sklearn_diffult._torch import (
     autocast,
     explain_out_of_memory,
@@ -236,6 +237,9 @@ class _Training:
             weight_decay=plan.weight_decay,
             fused=True,
         )
+        # A regulariser may be the user's, or want other rows in each step.
+        is_same = plan.regularizer is None and is_recordable(denoiser.network)
+        self._take_step = RecordedSteps(self._learn, self._optimizer, device, is_same)
         self._rate = plan.learning_rate
         self._micro_batch = plan.batch_size
         self._started = time.perf_counter()
@@ -251,16 +255,18 @@ class _Training:
     def advance(self) -> None:
         """Take one step."""
         rate = self._rate * learning_rate_factor(self.step, self._plan.n_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._take_step.set_rate(rate)
+        self._unread.append(self._take_step(*self._batches.draw()))
+        self._average.update(self._plan.batch_size)
+        self.step += 1
+
+    def _learn(self, *fields: Tensor) -> Tensor:
         # Before the forward pass, so that gradients and activations do not peak together.
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(self._batches.draw())
+        loss = self._backward(Batch(*fields))
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
-        self._average.update(self._plan.batch_size)
-        self._unread.append(loss)
-        self.step += 1
+        return loss
 
     def check(self) -> None:
         """Read the losses since the last check; go back once if they are not finite."""
@@ -318,6 +324,7 @@ class _Training:
         self._average.load_state_dict(state["average"])
         # The optimiser would go on writing into the tensors it is given.
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._take_step.forget()
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
         self._rate, self._micro_batch = state["rate"], state["micro_batch"]

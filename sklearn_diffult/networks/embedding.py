@@ -36,8 +36,10 @@ class ConditionEmbedding(nn.Module):
     ) -> Tensor:
         """Map noise levels (n,), labels (n,) and augmentations (n, n_conditions) to "n width"."""
         # Frequencies 1 to 100 suit c_noise = ln(sigma)/4, which spans about -2 to 2.
-        frequencies = torch.linspace(0, math.log(100), self.width // 2, dtype=torch.float32).exp()
-        angles = noise_level[:, None] * frequencies.to(noise_level.device)
+        logarithms = torch.linspace(
+            0, math.log(100), self.width // 2, dtype=torch.float32, device=noise_level.device
+        )
+        angles = noise_level[:, None] * logarithms.exp()
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
         total = self.noise_out(F.silu(self.noise_in(waves))) + self.label(labels)
         if self.augmentation is not None and augmentation is not None:

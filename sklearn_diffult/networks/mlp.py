@@ -44,6 +44,9 @@ class MLP(nn.Module):
         Length of the embedding of noise level and label, which need less room than the columns.
     """
 
+    # Runs the same kernels each time, which CUDA may record and replay.
+    is_recordable = True
+
     def __init__(
         self,
         n_columns: int,

@@ -73,6 +73,9 @@ class ResNet(nn.Module):
     strides, normalises groups of channels, and leaves the sum without a ReLU.
     """
 
+    # Runs the same kernels each time, which CUDA may record and replay.
+    is_recordable = True
+
     def __init__(
         self,
         sample_shape: tuple[int, ...],

@@ -88,6 +88,8 @@ class UNet(nn.Module):
     divide are padded by their edge pixels inside and cropped on the way out.
     """
 
+    # Runs the same kernels each time, which CUDA may record and replay.
+    is_recordable = True
     # Tells the trainer that images may be augmented.
     takes_augmentation = True
 
