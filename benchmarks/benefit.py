@@ -4,6 +4,7 @@
     python benchmarks/benefit.py --imbalance-ratio 10           # or 50
     python benchmarks/benefit.py --n-steps 2000                 # training cut short
     python benchmarks/benefit.py --data digits --imbalance-ratio 20
+    python benchmarks/benefit.py --n-max 6000 --n-steps 8000 --seeds 0 1 --methods ...    # a GPU
 
 Every method trains the package's default classifier for the same number of steps; every seed draws
 its own long tail, network and batches. Every method comes twice, the second time with a classifier
@@ -35,12 +36,14 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier, make_long_tailed
 from sklearn_diffult.datasets import load_fashion_mnist
+from sklearn_diffult.networks.unet import UNet
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # Of Fashion-MNIST what "auto" takes for the balanced rows at ratio 100.
 N_STEPS = {"digits": 800, "fashion-mnist": 6000}
 N_MAX = {"digits": None, "fashion-mnist": 1000}
-# Classes with more rows than the first are many shot, with fewer than the second few shot.
+# Classes with more rows than the first are many shot, with fewer than the second few shot; with
+# another n_max they are as many times as large.
 SHOTS = {"digits": (40, 15), "fashion-mnist": (100, 20)}
 HELD_OUT = 10_000
 
@@ -56,6 +59,7 @@ class Training:
     y: np.ndarray
     weights: np.ndarray | None = None
     parameters: dict[str, Any] | None = None
+    about: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,12 @@ class Task:
     @cached_property
     def balanced(self) -> Training:
         """Rows and weights of DiffusionBalancer with default parameters, made once."""
-        balancer = DiffusionBalancer(random_state=self.seed, verbose=1)
-        return Training(*balancer.fit_resample_weighted(self.X, self.y))
+        return balanced_by(DiffusionBalancer(random_state=self.seed, verbose=1), self)
 
 
-def make_task(data: str, imbalance_ratio: float, seed: int, hold_out: bool) -> Task:
+def make_task(
+    data: str, imbalance_ratio: float, seed: int, hold_out: bool, n_max: int | None = None
+) -> Task:
     """Draw a long tail; what is left of the training rows is there for the oracle."""
     X, y, X_test, y_test = _load(data, seed)
     if hold_out:
@@ -83,7 +88,8 @@ def make_task(data: str, imbalance_ratio: float, seed: int, hold_out: bool) -> T
             X, y, test_size=min(HELD_OUT, len(X) // 3), stratify=y, random_state=0
         )
     number = np.arange(len(y))
-    kept, y_tail = make_long_tailed(number, y, imbalance_ratio, N_MAX[data], random_state=seed)
+    n_max = N_MAX[data] if n_max is None else n_max
+    kept, y_tail = make_long_tailed(number, y, imbalance_ratio, n_max, random_state=seed)
     left = np.setdiff1d(number, kept)
     return Task(X[kept], y_tail, (X[left], y[left]), (X_test, y_test), seed)
 
@@ -146,6 +152,30 @@ def diffusion_balancer(task: Task) -> Training:
     return task.balanced
 
 
+def wider_diffusion_balancer(task: Task) -> Training:
+    """Balance with a U-Net of seven times the parameters, which wants a GPU."""
+    return balanced_by(
+        DiffusionBalancer(network=wide_unet, random_state=task.seed, verbose=1), task
+    )
+
+
+def wide_unet(sample_shape: tuple[int, ...], n_classes: int) -> UNet:
+    """Build the default network for images of this size, 128 channels wide and not 48."""
+    channels, height, width = sample_shape
+    return UNet((channels, height, width), n_classes, width=128, patch=2)
+
+
+def balanced_by(balancer: DiffusionBalancer, task: Task) -> Training:
+    """Rows and weights of a balancer, with the speed of its training."""
+    rows = balancer.fit_resample_weighted(task.X, task.y)
+    about = {
+        "n_diffusion_steps": len(balancer.loss_curve_),
+        "rows_per_second": round(balancer.rows_per_second_),
+        "n_parameters": sum(each.numel() for each in balancer.denoiser_.parameters()),
+    }
+    return Training(*rows, about=about)
+
+
 def oracle(task: Task) -> Training:
     """Put further real rows, as many as there are, in the place of synthetic ones."""
     X, y = task.further
@@ -169,7 +199,11 @@ def unaugmented(method: Callable[[Task], Training]) -> Callable[[Task], Training
     return method_unaugmented
 
 
-OURS, ORACLE = "DiffusionBalancer", "oracle: further real rows"
+OURS, WIDER, ORACLE = (
+    "DiffusionBalancer",
+    "DiffusionBalancer, wide U-Net",
+    "oracle: further real rows",
+)
 # Only where the images are bytes.
 BYTES = "SMOTE of bytes"
 PLAIN = "augment=None: "
@@ -182,6 +216,7 @@ METHODS: dict[str, Callable[[Task], Training]] = {
     "SMOTE halfway, class weights": smote_then_weights,
     BYTES: smote_of_bytes,
     OURS: diffusion_balancer,
+    WIDER: wider_diffusion_balancer,
     ORACLE: oracle,
 }
 METHODS |= {PLAIN + name: unaugmented(method) for name, method in METHODS.items()}
@@ -214,6 +249,7 @@ def measure(method: str, task: Task, n_steps: int) -> Record:
         "method": method,
         "n_rows_trained_on": len(training.y),
         "seconds_before": round(prepared - started, 1),
+        **(training.about or {}),
         **fit_and_score(training, task, n_steps, training.parameters or {}),
     }
 
@@ -241,6 +277,7 @@ def machine() -> Record:
     """Say where and with what the numbers were made."""
     return {
         "cpu": cpu_name(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": date.today().isoformat(),
@@ -250,15 +287,16 @@ def machine() -> Record:
 def write_tables(records: list[Record], shots: tuple[int, int]) -> str:
     """Write a table of the default classifier and one of the classifier without augmentation."""
     parts = []
+    ours = OURS if any(record["method"] == OURS for record in records) else WIDER
     for title, prefix in (
         ("Default classifier", ""),
         ("Classifier without augmentation, `augment=None`", PLAIN),
     ):
         methods = [name for name in METHODS if name.startswith(PLAIN) == bool(prefix)]
         if any(record["method"] in methods for record in records):
-            table = write_report(records, shots, methods, prefix + OURS, prefix + ORACLE)
+            table = write_report(records, shots, methods, prefix + ours, prefix + ORACLE)
             parts.append(f"## {title}\n\n{table.replace(PLAIN, '')}")
-    return "\n".join([*parts, write_costs(records, OURS)])
+    return "\n".join([*parts, write_costs(records, ours)])
 
 
 def main(arguments: list[str]) -> None:
@@ -267,16 +305,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", choices=sorted(N_STEPS), default="fashion-mnist")
     parser.add_argument("--imbalance-ratio", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", choices=list(METHODS), nargs="+", default=list(METHODS))
+    # Hours on a CPU.
+    common = [name for name in METHODS if name.removeprefix(PLAIN) != WIDER]
+    parser.add_argument("--methods", choices=list(METHODS), nargs="+", default=common)
     parser.add_argument("--n-steps", type=int)
+    parser.add_argument("--n-max", type=int, help="rows of the largest class")
     parser.add_argument("--hold-out", action="store_true")
     parser.add_argument("--anew", action="store_true", help="repeat fits that are on file")
     chosen = parser.parse_args(arguments)
     n_steps = chosen.n_steps or N_STEPS[chosen.data]
     name = f"benefit_{chosen.data}_{chosen.imbalance_ratio}_{n_steps}"
+    name += f"_n_max_{chosen.n_max}" if chosen.n_max else ""
     path = RESULTS / f"{name}{'_hold_out' if chosen.hold_out else ''}.jsonl"
     for seed in chosen.seeds:
-        task = make_task(chosen.data, chosen.imbalance_ratio, seed, chosen.hold_out)
+        task = make_task(chosen.data, chosen.imbalance_ratio, seed, chosen.hold_out, chosen.n_max)
         known = {record["method"] for record in read_records(path) if record["seed"] == seed}
         for method in chosen.methods:
             if method in known and not chosen.anew:
@@ -287,7 +329,10 @@ def main(arguments: list[str]) -> None:
             append_records(path, [record])
             score = np.mean(record["recalls"])
             print(f"seed {seed}  {method:<32} {100 * score:.1f}", flush=True)
-    publish(path, "benefit.py", arguments, write_tables(read_records(path), SHOTS[chosen.data]))
+    usual = N_MAX[chosen.data]
+    scale = chosen.n_max / usual if chosen.n_max and usual else 1
+    many, few = (round(scale * n_rows) for n_rows in SHOTS[chosen.data])
+    publish(path, "benefit.py", arguments, write_tables(read_records(path), (many, few)))
 
 
 if __name__ == "__main__":

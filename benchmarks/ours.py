@@ -32,7 +32,8 @@ class Ours:
             batch_size=self.settings["batch_size"],
             precision=self.settings["precision"],
             guidance_scale=1.0,
-            device="cpu",
+            network=self.settings.get("network", "auto"),
+            device=self.settings.get("device", "cpu"),
             random_state=self.settings["seed"],
         )
 

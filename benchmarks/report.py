@@ -129,7 +129,9 @@ def _conclusion(table: dict[str, Any], baselines: list[str], ours: str, oracle: 
 def write_costs(records: list[Record], ours: str) -> str:
     """Say what the records were made with, and how long balancing took."""
     minutes = [r["seconds_before"] / 60 for r in records if r["method"] == ours]
-    machines = sorted({f"{r['cpu']}, {r['threads']} threads, torch {r['torch']}" for r in records})
+    machines = sorted(
+        {f"{r.get('gpu', r['cpu'])}, {r['threads']} threads, torch {r['torch']}" for r in records}
+    )
     steps = sorted({r["n_steps"] for r in records})
     lines = [f"Classifier steps: {steps}. {'; '.join(machines)}."]
     if minutes:

@@ -2,11 +2,13 @@
 
     python benchmarks/training_profile.py                   # Fashion-MNIST, 28x28: two minutes
     python benchmarks/training_profile.py --data digits
+    python benchmarks/training_profile.py --device cuda --network unet_large
 
 Three speeds in one process, in the precision that `DiffusionBalancer` takes by itself: its whole
 training loop; the convolutions and linear layers of a step alone, each on a tensor of the shape
 that it gets there, forward and backward; and the best of large matrix products and a convolution.
 They take turns, so that a slow minute hits all three. The profile is torch's, by kind of operation.
+On CUDA the layers are recorded, as training is, so that the CPU's launches do not count.
 """
 
 from __future__ import annotations
@@ -23,17 +25,19 @@ from typing import Any
 import numpy as np
 import torch
 from benefit import RESULTS, machine, make_task
-from counting import measure_peak
+from counting import measure_peak, wait_for
 from ours import Ours
 from report import publish
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from sklearn_diffult._recording import Recorded
 from sklearn_diffult._torch import resolve_precision
 
 IMBALANCE_RATIO = {"digits": 20, "fashion-mnist": 100}
 BATCH_SIZE = 64
 PASSES = 20
+WARM_UP_CALLS = 5
 PROFILED_STEPS = 20
 # Kinds of operations by what torch's names of them hold; the first that fits counts.
 KINDS = {
@@ -44,12 +48,28 @@ KINDS = {
     "optimiser and parameter average": ("adam", "foreach"),
     "casts, copies and layout": ("copy", "_to_", "clone", "cat", "index", "pad", "grid"),
 }
+# CUDA's kernels have names of their own.
+KERNELS = {
+    "convolutions and matrix products": (
+        "conv",
+        "gemm",
+        "dgrad",
+        "wgrad",
+        "fprop",
+        "xmma",
+        "nvjet",
+    ),
+    "optimiser and parameter average": ("multi_tensor",),
+    "casts, copies and layout": ("copy", "CatArray", "Memcpy", "Memset", "index"),
+    "sums": ("reduce",),
+    "activations, scales and shifts": ("elementwise",),
+}
 OTHER = "all else"
 
 
-def kind_of(name: str) -> str:
+def kind_of(name: str, kinds: dict[str, tuple[str, ...]]) -> str:
     """Kind of an operation by its name, such as "aten::mkldnn_convolution"."""
-    fits = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
+    fits = (kind for kind, parts in kinds.items() if any(part in name for part in parts))
     return next(fits, OTHER)
 
 
@@ -75,59 +95,88 @@ def seconds_alone(layer: nn.Module, inputs: Tensor, dtype: torch.dtype) -> float
     """Median time of a forward and backward pass of one layer, to its inputs and parameters."""
     layer, inputs = copy.deepcopy(layer).to(dtype), inputs.to(dtype).requires_grad_(True)
     gradient = torch.ones_like(layer(inputs))
+    device = inputs.device
+
+    def both_ways(inputs: Tensor) -> Tensor:
+        layer.zero_grad()
+        output = layer(inputs)
+        output.backward(gradient)
+        return output.detach()
+
+    call = Recorded(both_ways, device, is_recordable=True)
+    for _ in range(WARM_UP_CALLS):
+        call(inputs)
     seconds = []
     for _ in range(PASSES):
+        wait_for(device.type)
         started = time.perf_counter()
-        layer(inputs).backward(gradient)
+        call(inputs)
+        wait_for(device.type)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))
 
 
-def measure(data: str, seconds: float, repetitions: int) -> dict[str, Any]:
+def measure(
+    data: str, seconds: float, repetitions: int, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Measure all three speeds in turns, and the profile."""
     task = make_task(data, IMBALANCE_RATIO[data], 0, hold_out=False)
-    settings = {"batch_size": BATCH_SIZE, "precision": "auto", "seed": 0}
-    side = Ours(task.X, task.y, settings)
+    device, n_rows = settings["device"], settings["batch_size"]
+    side = Ours(task.X, task.y, {"precision": "auto", "seed": 0} | settings)
     size = side.network_size()
-    dtype = resolve_precision("auto", torch.device("cpu"), is_image=True)
-    denoiser = copy.deepcopy(side.balancer.denoiser_).requires_grad_(True)
-    noisy = torch.randn(BATCH_SIZE, *side.balancer.image_shape_)
-    levels, labels = torch.rand(BATCH_SIZE) + 0.1, torch.arange(BATCH_SIZE) % 10
+    dtype = resolve_precision("auto", torch.device(device), is_image=True)
+    denoiser = copy.deepcopy(side.balancer.denoiser_).requires_grad_(True).to(device)
+    noisy = torch.randn(n_rows, *side.balancer.image_shape_, device=device)
+    levels = torch.rand(n_rows, device=device) + 0.1
+    labels = torch.arange(n_rows, device=device) % 10
     layers = layers_and_inputs(denoiser, lambda: denoiser(noisy, levels, labels))
     runs = []
     for _ in range(repetitions):
         speed = side.training_speed(seconds)
         alone = sum(seconds_alone(layer, inputs, dtype) for layer, inputs in layers)
-        peak = measure_peak(seconds, dtype)
+        peak = measure_peak(seconds, dtype, device)
         runs.append(
             {
                 "images_per_second": speed,
                 "flops_per_second": speed * size.training,
-                "flops_per_second_of_layers_alone": BATCH_SIZE * size.training / alone,
+                "flops_per_second_of_layers_alone": n_rows * size.training / alone,
                 "peak_flops_per_second": peak,
             }
         )
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        side.train(PROFILED_STEPS)
+    return (
+        {
+            "data": data,
+            "batch_size": n_rows,
+            "network": vars(size),
+            "precision": str(dtype).removeprefix("torch."),
+            "runs": runs,
+            "profile": time_by_kind(lambda: side.train(PROFILED_STEPS), device),
+        }
+        | machine()
+        | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
+    )
+
+
+def time_by_kind(work: Callable[[], Any], device: str) -> dict[str, float]:
+    """Share of each kind of operation in the time, on CUDA of its kernels in the GPU's."""
+    on_gpu = device == "cuda"
+    activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
+    with profile(activities=activities) as profiled:
+        work()
     kinds: Counter[str] = Counter()
     for event in profiled.key_averages():
-        kinds[kind_of(event.key)] += event.self_cpu_time_total
-    shares = {kind: count / kinds.total() for kind, count in kinds.most_common()}
-    return {
-        "data": data,
-        "network": vars(size),
-        "precision": str(dtype).removeprefix("torch."),
-        "runs": runs,
-        "profile": shares,
-    } | machine()
+        kind = kind_of(event.key, KERNELS if on_gpu else KINDS)
+        kinds[kind] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    return {kind: count / kinds.total() for kind, count in kinds.most_common()}
 
 
 def table(record: dict[str, Any]) -> str:
     """Write speeds, shares and profile."""
     lines = [
         f"{record['data']}, {record['network']['n_parameters']:,} parameters, "
-        f"{record['network']['training'] / 1e6:.0f} MFLOP an image, batches of {BATCH_SIZE}, "
-        f"{record['precision']}. {record['cpu']}, {record['threads']} threads, torch "
+        f"{record['network']['training'] / 1e6:.0f} MFLOP an image, batches of "
+        f"{record['batch_size']}, {record['precision']}. "
+        f"{record.get('gpu', record['cpu'])}, {record['threads']} threads, torch "
         f"{record['torch']}, {record['date']}.",
         "",
         "| images/s | GFLOP/s in training | of its layers alone | of large products "
@@ -152,9 +201,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", choices=sorted(IMBALANCE_RATIO), default="fashion-mnist")
     parser.add_argument("--seconds", type=float, default=10.0, help="per speed and repetition")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--network", choices=("auto", "unet_large"), default="auto")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     chosen = parser.parse_args(arguments)
-    record = measure(chosen.data, chosen.seconds, chosen.repetitions)
-    path = RESULTS / f"training_profile_{chosen.data}.json"
+    names = ("device", "network", "batch_size")
+    settings = {name: getattr(chosen, name) for name in names}
+    record = measure(chosen.data, chosen.seconds, chosen.repetitions, settings)
+    others = [str(settings[name]) for name in names if settings[name] != parser.get_default(name)]
+    path = RESULTS / f"{'_'.join(['training_profile', chosen.data, *others])}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     publish(path, "training_profile.py", arguments, table(record))
 

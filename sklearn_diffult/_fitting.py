@@ -250,13 +250,16 @@ class Training:
                 # Reading a loss waits for the device, so it is done once in a while.
                 if stop or len(pending) == _STEPS_PER_READING or n_taken == n_steps:
                     losses += _finite(torch.stack(pending).tolist())
-                    bar.update(len(pending))
                     if self.verbose:
-                        speed = bar.n * batch_size / bar.format_dict["elapsed"]
-                        bar.set_postfix({"loss": f"{losses[-1]:.3f}", "rows/s": f"{speed:.0f}"})
+                        speed = n_taken * batch_size / bar.format_dict["elapsed"]
+                        told = {"loss": f"{losses[-1]:.3f}", "rows/s": f"{speed:.0f}"}
+                        bar.set_postfix(told, refresh=False)
+                    bar.update(len(pending))
                     pending.clear()
                 if stop:
                     break
+        # Gradients hold on to the memory of a recording.
+        optimizer.zero_grad()
         if early_stopping is not None:
             early_stopping.restore(self.module)
         self.module.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.asyncio import tqdm as tqdm_of_terminals
 from tqdm.auto import tqdm
 
 
@@ -257,8 +259,18 @@ def explain_out_of_memory(parameter: str) -> Iterator[None]:
 
 
 def progress(total: int, description: str, verbose: int) -> Any:
-    """Return a tqdm bar, silent when ``verbose == 0``."""
-    return tqdm(total=total, desc=description, disable=not verbose, dynamic_ncols=True)
+    """Return a tqdm bar, silent when ``verbose == 0``.
+
+    A file gets a line every ten seconds, as it keeps all of them.
+    """
+    is_seen = sys.stderr.isatty() or tqdm is not tqdm_of_terminals
+    return tqdm(
+        total=total,
+        desc=description,
+        disable=not verbose,
+        dynamic_ncols=True,
+        mininterval=0.1 if is_seen else 10.0,
+    )
 
 
 def lookup(table: dict[Any, Any], choice: Any) -> Any:

@@ -203,11 +203,11 @@ def _scratch_file() -> Iterator[IO[bytes]]:
 
 
 def _show(bar: Any, training: _Training) -> None:
+    if training.losses:  # not back at the start
+        recent = np.mean(training.losses[-CHECK_EVERY:])
+        told = {"loss": f"{recent:.3f}", "rows/s": f"{training.rows_per_second:.0f}"}
+        bar.set_postfix(told, refresh=False)
     bar.update(training.step - bar.n)
-    if not training.losses:  # back at the start
-        return
-    recent = np.mean(training.losses[-CHECK_EVERY:])
-    bar.set_postfix({"loss": f"{recent:.3f}", "rows/s": f"{training.rows_per_second:.0f}"})
 
 
 class _Training:
@@ -288,6 +288,7 @@ class _Training:
         FloatingPointError
             If it is not finite: the last step's gradient may have been what its loss was not.
         """
+        self._take_step.forget()  # which would live on until Python looks for cycles
         if not _are_finite(self._average.module.parameters()):
             raise FloatingPointError(
                 f"The diffusion model is no longer finite after step {self.step}. Lower "
