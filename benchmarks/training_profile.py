@@ -67,7 +67,7 @@ KERNELS = {
 OTHER = "all else"
 
 
-def kind_of(name: str, kinds: dict[str, tuple[str, ...]]) -> str:
+def kind_of(name: str, kinds: dict[str, tuple[str, ...]] = KINDS) -> str:
     """Kind of an operation by its name, such as "aten::mkldnn_convolution"."""
     fits = (kind for kind, parts in kinds.items() if any(part in name for part in parts))
     return next(fits, OTHER)

@@ -32,6 +32,17 @@ def _global_state() -> dict[str, object]:
     }
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work where results repeat bit for bit on every machine, unless a test is marked `cuda`."""
+    if "cuda" in request.keywords:
+        return
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    # For processes that the test starts.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture
 def global_state_kept() -> Iterator[None]:
     """Fail the test when it leaves a random state, thread count or backend flag changed."""

@@ -274,12 +274,14 @@ def test_time_to_quality_s_ratios_are_taken_seed_by_seed():
 
 
 def test_the_profile_counts_operations_by_kind_and_times_layers_as_often_as_they_run():
-    from training_profile import OTHER, kind_of, layers_and_inputs, seconds_alone
+    from training_profile import KERNELS, OTHER, kind_of, layers_and_inputs, seconds_alone
 
     assert kind_of("aten::mkldnn_convolution") == "convolutions and matrix products"
     assert kind_of("aten::native_group_norm_backward") == "norms"
     assert kind_of("aten::_fused_adamw_") == "optimiser and parameter average"
     assert kind_of("aten::mul") == OTHER
+    kernel = "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad_optimized_bf16>"
+    assert kind_of(kernel, KERNELS) == "convolutions and matrix products"
     shared = nn.Linear(4, 4)
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4), shared, shared)
     found = layers_and_inputs(network, lambda: network(torch.randn(5, 1, 4, 4)))
@@ -294,6 +296,7 @@ def test_the_table_of_the_profile_shows_shares_of_the_layers_and_of_large_produc
 
     record = {
         "data": "digits",
+        "batch_size": 64,
         "network": {"n_parameters": 1_000, "training": 2e6},
         "precision": "bfloat16",
         "runs": [

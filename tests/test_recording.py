@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,17 @@ from sklearn.datasets import load_digits
 import sklearn_diffult._recording as recording
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier, make_long_tailed
 from sklearn_diffult._recording import Recorded, is_recordable
+from sklearn_diffult.diffusion.batches import Batches
 from sklearn_diffult.networks.resnet import ResNet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+HAS_CUDA = torch.cuda.is_available()
+
+
+def on_cuda(test):
+    """Mark a test that computes on a GPU."""
+    skipped = pytest.mark.skipif(not HAS_CUDA, reason="there is no CUDA device")
+    return pytest.mark.cuda(skipped(test))
 
 
 class Tape:
@@ -79,16 +88,24 @@ def test_a_class_speaks_for_itself_and_not_for_those_made_from_it():
     assert not is_recordable(torch.nn.Linear(2, 2))
 
 
-@needs_cuda
-@pytest.mark.parametrize("data", ["images", "table"])
-def test_replays_give_what_calls_give(monkeypatch, data):
+def long_tail(data):
     images, y = load_digits(return_X_y=True)
     X = images.reshape(-1, 8, 8) if data == "images" else images[:, 20:40]
-    X, y = make_long_tailed(X, y, 10, random_state=0)
+    return make_long_tailed(X, y, 10, random_state=0)
+
+
+def on_gpu(kind, **parameters):
+    return kind(**{"n_steps": 20, "device": "cuda", "random_state": 0} | parameters)
+
+
+@on_cuda
+@pytest.mark.parametrize("data", ["images", "table"])
+def test_replays_give_what_calls_give(monkeypatch, data):
+    X, y = long_tail(data)
 
     def results():
-        balancer = DiffusionBalancer(n_steps=20, device="cuda", random_state=0).fit(X, y)
-        classifier = WeightedTorchClassifier(n_steps=20, device="cuda", random_state=0).fit(X, y)
+        balancer = on_gpu(DiffusionBalancer).fit(X, y)
+        classifier = on_gpu(WeightedTorchClassifier).fit(X, y)
         return [
             balancer.loss_curve_,
             balancer.generate(40, balancer.classes_[0]),
@@ -99,3 +116,35 @@ def test_replays_give_what_calls_give(monkeypatch, data):
     monkeypatch.setattr(recording, "_CALLS_BEFORE_RECORDING", 10**9)
     for found, expected in zip(replayed, results(), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@on_cuda
+def test_an_interrupted_recording_goes_on_with_the_same_losses(monkeypatch, tmp_path):
+    X, y = long_tail("images")
+    expected = on_gpu(DiffusionBalancer).fit(X, y).loss_curve_
+    draw, drawn = Batches.draw, []
+
+    def interrupted(batches):
+        drawn.append(draw(batches))
+        if len(drawn) == 12:
+            raise KeyboardInterrupt
+        return drawn[-1]
+
+    resumed = on_gpu(DiffusionBalancer, checkpoint=tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Batches, "draw", interrupted)
+        with pytest.warns(UserWarning, match="of 20 steps"):
+            resumed.fit(X, y)
+    np.testing.assert_array_equal(resumed.fit(X, y).loss_curve_, expected)
+
+
+@on_cuda
+def test_threads_record_as_each_would_alone():
+    X, y = long_tail("table")
+
+    def losses(seed):
+        return on_gpu(DiffusionBalancer, random_state=seed).fit(X, y).loss_curve_
+
+    alone = [losses(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        np.testing.assert_array_equal(list(pool.map(losses, range(3))), alone)

@@ -20,7 +20,7 @@ REAL = torch.arange(9.0)[:, None] * torch.tensor([[1.0, -1.0]])
 class Standard(torch.nn.Module):
     """The optimal denoiser of data that is Normal(0, 1), whatever the class."""
 
-    sigma_data, null_label = 1.0, 3
+    sigma_data, null_label, network = 1.0, 3, None
 
     def forward(self, x, sigma, labels):
         return x / (1 + sigma[:, None] ** 2)
