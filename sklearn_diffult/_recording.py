@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 # Libraries set themselves up, and an optimiser its state, in the first few.
 _CALLS_BEFORE_RECORDING = 3
-# A recording wants the device for itself.
+# One recording at a time.
 _RECORDING = threading.Lock()
 
 Inputs = tuple[Tensor | None, ...]
@@ -31,23 +31,28 @@ class Recorded:
         Where the work is done.
     is_recordable : bool
         Whether `function` runs the same kernels for inputs of the same shapes each time, draws
-        nothing and brings nothing from the CPU. Otherwise, and on devices other than CUDA, it is
-        just called.
+        nothing and brings nothing from the CPU. Otherwise, on devices other than CUDA, and where
+        a recording fails (for lack of memory, or as another thread came in between), it is just
+        called.
     """
 
     def __init__(self, function: Callable[..., Tensor], device: torch.device, is_recordable: bool):
         self._function, self._device = function, device
-        self.is_recordable = is_recordable and device.type == "cuda"
+        # torch looks for anomalies by reading gradients, which a recording cannot.
+        can_record = device.type == "cuda" and not torch.is_anomaly_enabled()
+        self.is_recordable = is_recordable and can_record
         self.forget()
 
     def forget(self) -> None:
-        """Drop what was recorded: tensors besides the inputs are no longer where they were."""
+        """Drop what was recorded, as tensors besides the inputs are no longer where they were."""
         self._n_calls: dict[tuple[object, ...], int] = {}
         self._recordings: dict[tuple[object, ...], _Recording] = {}
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
         """Return a tensor of its own."""
-        if not self.is_recordable:
+        # A replay leaves no trace for gradients.
+        is_differentiated = any(each is not None and each.requires_grad for each in inputs)
+        if not self.is_recordable or is_differentiated:
             return self._function(*inputs)
         shapes = tuple(None if each is None else each.shape for each in inputs)
         n_calls = self._n_calls.get(shapes, 0)
@@ -55,9 +60,9 @@ class Recorded:
         if n_calls == _CALLS_BEFORE_RECORDING:
             try:
                 self._recordings[shapes] = self._record(inputs)
-            except RuntimeError:
-                # No memory for a second set of activations, or another thread came in between.
+            except (RuntimeError, MemoryError):
                 self.is_recordable = False
+                self.forget()
         recording = self._recordings.get(shapes)
         return self._function(*inputs) if recording is None else recording.replay(inputs)
 
@@ -73,6 +78,8 @@ class _Recording:
         self._graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
         with (
             _RECORDING,
+            # torch's context leaves its stream behind if the recording fails.
+            torch.cuda.stream(stream),
             torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
         ):
             # What autocast keeps would be written by replays alone.
@@ -92,6 +99,8 @@ class _Recording:
 class RecordedSteps(Recorded):
     """Optimiser steps, by a function that ends in ``optimizer.step()`` and returns the loss.
 
+    Once a state was loaded into the optimiser they are to be forgotten.
+
     Parameters
     ----------
     step, device, is_recordable
@@ -110,7 +119,7 @@ class RecordedSteps(Recorded):
         super().__init__(step, device, is_recordable)
         self._optimizer = optimizer
         # A recording reads it where it was.
-        self._rate = torch.zeros((), device=device)
+        self._rate = torch.zeros((), dtype=torch.float32, device=device)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the steps to come."""
@@ -137,6 +146,18 @@ class RecordedSteps(Recorded):
 def is_recordable(network: nn.Module) -> bool:
     """Tell whether a network's class says that it runs the same kernels each time.
 
-    It does not speak for classes made from it.
+    It speaks neither for classes made from it nor for hooks and dropout that were put in.
     """
-    return bool(vars(type(network)).get("is_recordable", False))
+    return bool(vars(type(network)).get("is_recordable", False)) and not any(
+        isinstance(part, nn.modules.dropout._DropoutNd)
+        or part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        for part in network.modules()
+    )
+
+
+def is_recording(device: torch.device) -> bool:
+    """Tell whether work on a device is being recorded by this thread."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

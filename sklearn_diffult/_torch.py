@@ -87,7 +87,9 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     CUDA takes what lies in ordinary memory aside before it returns, so nobody need wait for the
     kernels that were launched before, as torch would.
     """
-    return tensor.to(device, non_blocking=device.type == "cuda")
+    # Pinned memory, of a user's own, is not taken aside.
+    is_safe = device.type == "cuda" and not tensor.is_pinned()
+    return tensor.to(device, non_blocking=is_safe)
 
 
 def new_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -263,7 +265,8 @@ def progress(total: int, description: str, verbose: int) -> Any:
 
     A file gets a line every ten seconds, as it keeps all of them.
     """
-    is_seen = sys.stderr.isatty() or tqdm is not tqdm_of_terminals
+    isatty = getattr(sys.stderr, "isatty", None)  # a service may have none
+    is_seen = tqdm is not tqdm_of_terminals or (isatty is not None and isatty())
     return tqdm(
         total=total,
         desc=description,

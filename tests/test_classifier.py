@@ -29,7 +29,7 @@ from sklearn_diffult._fitting import (
     hold_out,
     weighted_batches,
 )
-from sklearn_diffult._torch import build, new_generator
+from sklearn_diffult._torch import build, new_generator, progress
 from sklearn_diffult.augmentations import AUGMENTATIONS
 from sklearn_diffult.classifier import WeightedTorchClassifier
 from sklearn_diffult.codecs import TableCodec
@@ -657,6 +657,22 @@ def test_silence_unless_asked_and_progress_when_asked(overlapping, capsys):
     printed = capsys.readouterr().err
     assert "loss=" in printed
     assert "rows/s=" in printed
+
+
+@pytest.mark.parametrize("stream", [None, object()], ids=["none", "no file"])
+def test_nobody_need_have_a_terminal(overlapping, monkeypatch, stream):
+    X, y, _ = overlapping
+    monkeypatch.setattr("sys.stderr", stream)
+    quick().fit(X, y)
+
+
+@pytest.mark.parametrize(("is_terminal", "seconds"), [(True, 0.1), (False, 10)])
+def test_a_file_gets_fewer_lines_than_a_terminal(monkeypatch, is_terminal, seconds):
+    screen = io.StringIO()
+    screen.isatty = lambda: is_terminal
+    monkeypatch.setattr("sys.stderr", screen)
+    with progress(1, "training", verbose=1) as bar:
+        assert bar.mininterval == seconds
 
 
 def test_a_module_that_a_function_keeps_is_copied_for_each_fit(overlapping):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -38,9 +39,16 @@ def taped(monkeypatch):
     monkeypatch.setattr(recording, "_Recording", Tape)
 
 
+@pytest.fixture
+def double_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 class Input:
-    def __init__(self, *shape):
-        self.shape = shape
+    def __init__(self, *shape, requires_grad=False):
+        self.shape, self.requires_grad = shape, requires_grad
 
 
 @pytest.mark.usefixtures("taped")
@@ -69,16 +77,32 @@ def test_what_is_forgotten_is_recorded_anew():
     assert calls[-1][0] == "replayed"
 
 
-def test_what_cannot_be_recorded_is_called(monkeypatch):
-    def no_memory(function, inputs, device):
-        raise torch.OutOfMemoryError
+@pytest.mark.usefixtures("taped")
+def test_what_gradients_are_wanted_of_is_called():
+    recorded, wanted = Recorded(lambda each: "called", CUDA, True), Input(2, requires_grad=True)
+    assert [recorded(Input(2)) for _ in range(5)][-1] != "called"
+    assert recorded(wanted) == "called"
 
-    monkeypatch.setattr(recording, "_Recording", no_memory)
-    recorded = Recorded(lambda each: "called", CUDA, True)
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+@pytest.mark.usefixtures("taped")
+def test_once_a_recording_failed_everything_is_called(monkeypatch, error):
+    recorded, narrow, wide = Recorded(lambda each: "called", CUDA, True), Input(2), Input(3)
+    assert [recorded(narrow) for _ in range(4)][-1] != "called"
+    monkeypatch.setattr(recording, "_Recording", Mock(side_effect=error))
+    assert [recorded(wide) for _ in range(9)] == ["called"] * 9
+    assert recorded(narrow) == "called"
+
+
+@pytest.mark.usefixtures("taped")
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+def test_nothing_is_recorded_where_anomalies_are_looked_for():
+    with torch.autograd.detect_anomaly():
+        recorded = Recorded(lambda each: "called", CUDA, True)
     assert [recorded(Input(2)) for _ in range(9)] == ["called"] * 9
 
 
-def test_a_class_speaks_for_itself_and_not_for_those_made_from_it():
+def test_a_class_speaks_for_itself_and_not_for_what_was_made_of_it():
     class Own(ResNet):
         pass
 
@@ -86,6 +110,11 @@ def test_a_class_speaks_for_itself_and_not_for_those_made_from_it():
     assert is_recordable(ResNet(shape, 2))
     assert not is_recordable(Own(shape, 2))
     assert not is_recordable(torch.nn.Linear(2, 2))
+    hooked, dropping = ResNet(shape, 2), ResNet(shape, 2)
+    hooked.head.register_forward_hook(lambda *args: None)
+    dropping.head = torch.nn.Sequential(torch.nn.Dropout(), dropping.head)
+    assert not is_recordable(hooked)
+    assert not is_recordable(dropping)
 
 
 def long_tail(data):
@@ -102,6 +131,13 @@ def on_gpu(kind, **parameters):
 @pytest.mark.parametrize("data", ["images", "table"])
 def test_replays_give_what_calls_give(monkeypatch, data):
     X, y = long_tail(data)
+    replay, replayed_by = recording._Recording.replay, []
+
+    def counted(tape, inputs):
+        replayed_by.append(tape)
+        return replay(tape, inputs)
+
+    monkeypatch.setattr(recording._Recording, "replay", counted)
 
     def results():
         balancer = on_gpu(DiffusionBalancer).fit(X, y)
@@ -113,9 +149,13 @@ def test_replays_give_what_calls_give(monkeypatch, data):
         ]
 
     replayed = results()
+    # Training and generation, and of images the classifier, whose network for tables draws.
+    assert len(set(replayed_by)) >= (3 if data == "images" else 2)
+    replayed_by.clear()
     monkeypatch.setattr(recording, "_CALLS_BEFORE_RECORDING", 10**9)
     for found, expected in zip(replayed, results(), strict=True):
         np.testing.assert_array_equal(found, expected)
+    assert not replayed_by
 
 
 @on_cuda
@@ -148,3 +188,12 @@ def test_threads_record_as_each_would_alone():
     alone = [losses(seed) for seed in range(3)]
     with ThreadPoolExecutor(3) as pool:
         np.testing.assert_array_equal(list(pool.map(losses, range(3))), alone)
+
+
+@on_cuda
+@pytest.mark.usefixtures("double_by_default")
+def test_torch_s_default_dtype_changes_no_recording():
+    X, y = long_tail("images")
+    losses = on_gpu(DiffusionBalancer).fit(X, y).loss_curve_
+    torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(losses, on_gpu(DiffusionBalancer).fit(X, y).loss_curve_)

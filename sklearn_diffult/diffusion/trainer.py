@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_diffult._recording import RecordedSteps, is_recordable
+from sklearn_diffult._recording import RecordedSteps, is_recordable, is_recording
 from sklearn_diffult._torch import (
     autocast,
     explain_out_of_memory,
@@ -163,25 +163,26 @@ def train(
         )
         generators = (*batches.generators, *foreign_generators)
         training = _Training(denoiser, batches, plan, generators, device, dtype, kept)
-        if checkpoint is not None:
-            training.resume(checkpoint)
-        try:
-            while training.step < plan.n_steps:
-                training.advance()
-                if training.step % CHECK_EVERY == 0 or training.step == plan.n_steps:
-                    training.check()
-                    _show(bar, training)
-                if checkpoint is not None and (signals.pending or checkpoint.is_due):
-                    training.check()
-                    checkpoint.write(training.state())
-                    signals.deliver()
-        except KeyboardInterrupt as interrupt:
-            if not training.is_usable():
-                raise
-            raise TrainingInterrupted(training.result(), plan.n_steps) from interrupt
-        result = training.result()
-        if checkpoint is not None:
-            checkpoint.write(training.state())
+        with contextlib.closing(training):
+            if checkpoint is not None:
+                training.resume(checkpoint)
+            try:
+                while training.step < plan.n_steps:
+                    training.advance()
+                    if training.step % CHECK_EVERY == 0 or training.step == plan.n_steps:
+                        training.check()
+                        _show(bar, training)
+                    if checkpoint is not None and (signals.pending or checkpoint.is_due):
+                        training.check()
+                        checkpoint.write(training.state())
+                        signals.deliver()
+            except KeyboardInterrupt as interrupt:
+                if not training.is_usable():
+                    raise
+                raise TrainingInterrupted(training.result(), plan.n_steps) from interrupt
+            result = training.result()
+            if checkpoint is not None:
+                checkpoint.write(training.state())
     return result
 
 
@@ -288,7 +289,6 @@ class _Training:
         FloatingPointError
             If it is not finite: the last step's gradient may have been what its loss was not.
         """
-        self._take_step.forget()  # which would live on until Python looks for cycles
         if not _are_finite(self._average.module.parameters()):
             raise FloatingPointError(
                 f"The diffusion model is no longer finite after step {self.step}. Lower "
@@ -298,6 +298,10 @@ class _Training:
         return TrainingResult(
             self._average.module.cpu(), np.array(self.losses), self.rows_per_second
         )
+
+    def close(self) -> None:
+        """Let go of the steps, which hold on to this: a GPU's memory is free at once."""
+        del self._take_step
 
     def is_usable(self) -> bool:
         """Tell whether at least one step was taken, and none led astray."""
@@ -386,7 +390,7 @@ class _Training:
                     loss = self._accumulate(batch)
                 break
             except MemoryError:
-                if self._micro_batch == 1:
+                if self._micro_batch == 1 or is_recording(self._device):
                     raise
             self._micro_batch = math.ceil(self._micro_batch / 2)
             self._optimizer.zero_grad(set_to_none=True)
