@@ -260,11 +260,21 @@ def explain_out_of_memory(parameter: str) -> Iterator[None]:
         raise MemoryError(f"Memory ran out; lower {parameter}. ({error})") from error
 
 
-def progress(total: int, description: str, verbose: int) -> Any:
-    """Return a tqdm bar, silent when ``verbose == 0``.
+class _Lines:
+    """A stream to which bars write one line after another, where nobody sees them redrawn."""
 
-    A file gets a line every ten seconds, as it keeps all of them.
-    """
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        self._stream.write(text.replace("\r", "\n"))
+
+
+def progress(total: int, description: str, verbose: int) -> Any:
+    """Return a tqdm bar, silent when ``verbose == 0``; a file gets a line every ten seconds."""
     isatty = getattr(sys.stderr, "isatty", None)  # a service may have none
     is_seen = tqdm is not tqdm_of_terminals or (isatty is not None and isatty())
     return tqdm(
@@ -272,6 +282,7 @@ def progress(total: int, description: str, verbose: int) -> Any:
         desc=description,
         disable=not verbose,
         dynamic_ncols=True,
+        file=sys.stderr if is_seen else _Lines(sys.stderr),
         mininterval=0.1 if is_seen else 10.0,
     )
 

@@ -88,9 +88,9 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         Random changes to training images, in the order given: ``"shift"`` by up to an eighth of a
         side, ``"flip"`` left to right, ``"affine"`` (magnify, stretch, turn and shift a little),
         ``"erase"`` (cover a rectangle), ``"solarize"`` (turn bright pixels into their negative).
-        ``"auto"``: the last three for images, nothing for tables. None: nothing, which learns
-        more in a few hundred steps. A callable ``(batch, torch.Generator) -> batch`` gets encoded
-        rows on the CPU, float32: images "n c h w" in [-1, 1], or a table "n d".
+        ``"auto"``: the last three for images, nothing for tables. None: nothing. A callable
+        ``(batch, torch.Generator) -> batch`` gets encoded rows on the CPU, float32: images
+        "n c h w" in [-1, 1], or a table "n d".
     early_stopping : bool, default=False
         Keep the parameters with the best weighted balanced accuracy on held-out rows (40 looks).
     validation_fraction : float, default=0.1
