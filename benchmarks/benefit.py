@@ -39,8 +39,8 @@ from sklearn_diffult.datasets import load_fashion_mnist
 from sklearn_diffult.networks.unet import UNet
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# Of Fashion-MNIST what "auto" takes for the balanced rows at ratio 100.
-N_STEPS = {"digits": 800, "fashion-mnist": 6000}
+# What "auto" takes for the balanced rows.
+N_STEPS = {"digits": 1800, "fashion-mnist": 6000}
 N_MAX = {"digits": None, "fashion-mnist": 1000}
 # Classes with more rows than the first are many shot, with fewer than the second few shot; with
 # another n_max they are as many times as large.
