@@ -227,7 +227,7 @@ class Training:
                 group["weight_decay"] = decay
         self.logit_shift = self.logit_shift.to(self.device)
 
-        def step(inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        def step(inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
             optimizer.zero_grad()
             loss = self.loss(inputs, targets, weights)
             loss.backward()
@@ -265,8 +265,11 @@ class Training:
         self.module.eval()
         return losses, optimizer.state_dict()
 
-    def draw(self, rows: Rows, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the rows at the indices `batch`, changed at random, on the device."""
+    def draw(self, rows: Rows, batch: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the rows at the indices `batch`, changed at random, on the device.
+
+        Inputs, targets, and weights where they scale losses.
+        """
         inputs = rows.inputs[batch]
         shape = inputs.shape
         for augment in self.augmentations:
@@ -276,20 +279,16 @@ class Training:
                     f"augment must return a torch.Tensor of shape {tuple(shape)} like the batch "
                     f"that it gets, got {getattr(inputs, 'shape', type(inputs).__name__)}."
                 )
-        weights = rows.weights[batch].float()
-        return (
-            sent(inputs, self.device),
-            sent(rows.targets[batch], self.device),
-            sent(weights, self.device),
-        )
+        weights = sent(rows.weights[batch].float(), self.device) if self.scale_loss else None
+        return sent(inputs, self.device), sent(rows.targets[batch], self.device), weights
 
-    def loss(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def loss(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Mean loss of a batch that is on the device."""
         with autocast(self.device, self.dtype):
             logits = self.module(inputs)
         logits = logits.float() + self.logit_shift
         losses = F.cross_entropy(logits, targets, reduction="none")
-        if self.scale_loss:
+        if weights is not None:
             losses = losses * weights
         return losses.mean()
 
