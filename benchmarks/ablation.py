@@ -1,11 +1,12 @@
 """What each part of DiffusionBalancer is worth, on training images that no method sees.
 
-    python benchmarks/ablation.py                     # one generator after the other: hours
-    python benchmarks/ablation.py --groups weights    # all on the default generator: half an hour
+    python benchmarks/ablation.py --jobs 8            # on a GPU: ten minutes; on a CPU half a day
+    python benchmarks/ablation.py --groups weights    # all on the default generator
+    python benchmarks/ablation.py --n-steps 2000      # the classifier's training cut short
 
 Fashion-MNIST, imbalance ratio 100, as in `benefit.py --hold-out`. Each variant changes the default
 in one way. Generators and candidates are kept in `benchmarks/cache/`, each fit is written to
-`benchmarks/results/ablation.jsonl` as soon as it is done and not repeated by a later call.
+`benchmarks/results/ablation_*.jsonl` as soon as it is done and not repeated by a later call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from benefit import (
+    N_STEPS,
     RESULTS,
     SHOTS,
     Record,
@@ -28,7 +30,9 @@ from benefit import (
     fit_and_score,
     machine,
     make_task,
+    wide_unet,
 )
+from joblib import Parallel, delayed
 from report import append_records, by_method, paired_difference, publish, read_records
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
@@ -42,8 +46,8 @@ from sklearn_diffult.weights import compute_weights
 
 CACHE = Path(__file__).resolve().parent / "cache"
 DATA, IMBALANCE_RATIO = "fashion-mnist", 100
-# A third of what `benefit.py` takes, as there are forty variants.
-N_STEPS = 2000
+# Of the classifier in whose features rows are compared.
+N_JUDGE_STEPS = 2000
 DEFAULT = "default"
 OMEGA = defaults(is_image=True).omega
 # Rows per class that Frechet distance and inception score look at.
@@ -68,6 +72,11 @@ def balance(task: Task, parameters: dict[str, Any]) -> Training:
         **{"memory": CACHE, "random_state": task.seed, "verbose": 1, **parameters}
     )
     return Training(*balancer.fit_resample_weighted(task.X, task.y))
+
+
+def unbalanced(task: Task, parameters: dict[str, Any]) -> Training:
+    """Leave the rows as they are."""
+    return Training(task.X, task.y)
 
 
 def head_share(share: float) -> Callable[[Task, dict[str, Any]], Training]:
@@ -133,6 +142,15 @@ VARIANTS: dict[str, Variant] = {
     "per row, omega 0.3, Balanced Softmax": Variant(
         "weights", {"weighting": "row", "omega": 0.3}, {"logit_adjustment": 1.0}
     ),
+    **{
+        f"omega {w}, weight_temper 1, Balanced Softmax": Variant(
+            "weights", {"omega": w, "weight_temper": 1.0}, {"logit_adjustment": 1.0}
+        )
+        for w in (0.2, 0.5)
+    },
+    "no synthetic rows, Balanced Softmax": Variant(
+        "weights", classifier={"logit_adjustment": 1.0}, recipe=unbalanced
+    ),
     "weighted loss": Variant("weights", classifier={"weight_mode": "loss"}),
     "no augmentation in the classifier": Variant("weights", classifier={"augment": None}),
     "d1_max 1.5": Variant("filters", {"d1_max": 1.5}),
@@ -147,6 +165,11 @@ VARIANTS: dict[str, Variant] = {
     },
     **{f"guidance {g}": Variant("generation", {"guidance_scale": g}) for g in (1.0, 2.5)},
     "N_t 500": Variant("generation", {"sampling_strategy": 500}),
+    # Rows for every class, so that what is synthetic says nothing about the class.
+    **{
+        f"N_t 2000, omega {w}": Variant("generation", {"sampling_strategy": 2000, "omega": w})
+        for w in (0.2, 0.5)
+    },
     **{
         f"start class, noise {s}": Variant("generation", {"start": "class", "start_noise": s})
         for s in (0.5, 2.0)
@@ -158,6 +181,7 @@ VARIANTS: dict[str, Variant] = {
     "class_temper 1": Variant("training", {"class_temper": 1.0}),
     "class_temper 0": Variant("training", {"class_temper": 0.0}),
     **{f"{n} steps": Variant("training", {"n_steps": n}) for n in (300, 1000, 5000)},
+    "wide U-Net": Variant("training", {"network": wide_unet}),
     **{
         f"{100 * share:.0f} % of head rows": Variant("head", recipe=head_share(share))
         for share in (0.0, 0.4, 0.8, 1.0)
@@ -165,7 +189,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def measure(name: str, task: Task, judge: WeightedTorchClassifier) -> Record:
+def measure(name: str, task: Task, judge: WeightedTorchClassifier, n_steps: int) -> Record:
     """Train the classifier on one variant's rows; recall per class, and how good the rows are."""
     variant = VARIANTS[name]
     started = time.perf_counter()
@@ -176,8 +200,9 @@ def measure(name: str, task: Task, judge: WeightedTorchClassifier) -> Record:
         "group": variant.group,
         "n_synthetic": [int(n) for n in np.bincount(training.y) - np.bincount(task.y)],
         "seconds_before": round(prepared - started, 1),
-        **fit_and_score(training, task, N_STEPS, variant.classifier),
+        **fit_and_score(training, task, n_steps, variant.classifier),
         **judge_rows(training, task, judge),
+        **machine(),
     }
 
 
@@ -205,7 +230,7 @@ def make_judge(task: Task) -> WeightedTorchClassifier:
     """Train the classifier in whose features rows are compared, on further real rows alone."""
     X, y = task.further
     rows = np.random.RandomState(0).permutation(len(y))[:20_000]
-    judge = WeightedTorchClassifier(n_steps=N_STEPS, augment=None, random_state=0)
+    judge = WeightedTorchClassifier(n_steps=N_JUDGE_STEPS, augment=None, random_state=0)
     return judge.fit(X[rows], y[rows])
 
 
@@ -256,8 +281,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--groups", choices=groups, nargs="+", default=groups)
     parser.add_argument("--variants", choices=list(VARIANTS), nargs="+", default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--n-steps", type=int, default=N_STEPS[DATA], help="of the classifier")
+    parser.add_argument("--jobs", type=int, default=1, help="variants side by side")
     chosen = parser.parse_args(arguments)
-    path = RESULTS / "ablation.jsonl"
+    path = RESULTS / f"ablation_{chosen.n_steps}.jsonl"
     for seed in chosen.seeds:
         task = make_task(DATA, IMBALANCE_RATIO, seed, hold_out=True)
         known = {record["method"] for record in read_records(path) if record["seed"] == seed}
@@ -266,11 +293,20 @@ def main(arguments: list[str]) -> None:
             for name in chosen.variants
             if name not in known and VARIANTS[name].group in chosen.groups
         ]
-        judge = make_judge(task) if missing else None
-        for name in missing:
-            record = measure(name, task, judge) | machine()
-            append_records(path, [record])
-            print(f"seed {seed}  {name:<40} {100 * np.mean(record['recalls']):.1f}", flush=True)
+        if not missing:
+            continue
+        judge = make_judge(task)
+        # The default generator first, as most variants go on from it.
+        first = [DEFAULT] if DEFAULT in missing else []
+        for jobs, names in (
+            (1, first),
+            (chosen.jobs, [each for each in missing if each not in first]),
+        ):
+            work = (delayed(measure)(name, task, judge, chosen.n_steps) for name in names)
+            for record in Parallel(jobs, return_as="generator_unordered")(work):
+                append_records(path, [record])
+                score = 100 * np.mean(record["recalls"])
+                print(f"seed {seed}  {record['method']:<40} {score:.1f}", flush=True)
     publish(path, "ablation.py", arguments, write_report(read_records(path)))
 
 

@@ -91,26 +91,31 @@ def layers_and_inputs(
     return found
 
 
-def seconds_alone(layer: nn.Module, inputs: Tensor, dtype: torch.dtype) -> float:
-    """Median time of a forward and backward pass of one layer, to its inputs and parameters."""
-    layer, inputs = copy.deepcopy(layer).to(dtype), inputs.to(dtype).requires_grad_(True)
-    gradient = torch.ones_like(layer(inputs))
-    device = inputs.device
+def seconds_alone(layers: list[tuple[nn.Module, Tensor]], dtype: torch.dtype) -> float:
+    """Median time of a forward and backward pass of each layer, to its inputs and parameters."""
+    alone = [
+        (copy.deepcopy(layer).to(dtype), inputs.to(dtype).requires_grad_(True))
+        for layer, inputs in layers
+    ]
+    gradients = [torch.ones_like(layer(inputs)) for layer, inputs in alone]
+    device = gradients[0].device
 
-    def both_ways(inputs: Tensor) -> Tensor:
-        layer.zero_grad()
-        output = layer(inputs)
-        output.backward(gradient)
-        return output.detach()
+    def both_ways() -> Tensor:
+        for (layer, inputs), gradient in zip(alone, gradients, strict=True):
+            layer.zero_grad()
+            inputs.grad = None
+            layer(inputs).backward(gradient)
+        return gradient[:1]
 
+    # The layers' tensors are not among its inputs, so that none is copied.
     call = Recorded(both_ways, device, is_recordable=True)
     for _ in range(WARM_UP_CALLS):
-        call(inputs)
+        call()
     seconds = []
     for _ in range(PASSES):
         wait_for(device.type)
         started = time.perf_counter()
-        call(inputs)
+        call()
         wait_for(device.type)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))
@@ -133,7 +138,7 @@ def measure(
     runs = []
     for _ in range(repetitions):
         speed = side.training_speed(seconds)
-        alone = sum(seconds_alone(layer, inputs, dtype) for layer, inputs in layers)
+        alone = seconds_alone(layers, dtype)
         peak = measure_peak(seconds, dtype, device)
         runs.append(
             {

@@ -175,8 +175,10 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     On CUDA, take only kernels that add up in one order; flags are put back by the last user.
     """
     with contextlib.ExitStack() as modes:
-        if torch.is_autocast_enabled(device.type):
-            modes.enter_context(torch.autocast(device.type, enabled=False))
+        # What is drawn for a GPU is computed on the CPU.
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             modes.enter_context(torch.device("cpu"))
         if device.type == "cuda":

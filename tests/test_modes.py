@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
+from sklearn_diffult._torch import undisturbed
 
 RANDOM = np.random.RandomState(0)
 TABLE = np.concatenate([RANDOM.normal(size=(60, 3)), RANDOM.normal(size=(20, 3)) + 2])
@@ -45,6 +46,13 @@ def test_a_block_of_autocast_changes_nothing(work, X, precision):
         inside = work(X, precision)
         assert torch.is_autocast_enabled("cpu")
     np.testing.assert_array_equal(inside, plain)
+
+
+def test_what_is_drawn_on_the_cpu_for_a_gpu_is_drawn_as_without_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with undisturbed(torch.device("cuda")):
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.usefixtures("short_classifiers")

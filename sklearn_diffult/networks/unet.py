@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sklearn_diffult.augmentations import N_CONDITIONS
 from sklearn_diffult.networks.embedding import ConditionEmbedding
+from sklearn_diffult.networks.norms import normed
 
 
 class ResidualBlock(nn.Module):
@@ -31,9 +32,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map "n c h w" to "n c' h w"."""
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        scale, shift = rearrange(self.film(condition), "n (two c) -> two n c 1 1", two=2)
-        h = self.conv_out(F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale)))
+        h = self.conv_in(normed(self.norm_in, x))
+        h = self.conv_out(normed(self.norm_out, h, self.film(condition)))
         return self.skip(x) + h
 
 
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         """Map "n c h w" to "n c h w"."""
         height, width = x.shape[-2:]
         query, key, value = rearrange(
-            self.qkv(self.norm(x)),
+            self.qkv(normed(self.norm, x, activate=False)),
             "n (three head c) h w -> three n head (h w) c",
             three=3,
             head=self.n_heads,
@@ -168,7 +168,7 @@ class UNet(nn.Module):
             for block in blocks.children():
                 h = block(torch.cat([h, skips.pop()], dim=1), condition)
         h = self.last(torch.cat([h, skips.pop()], dim=1), condition)
-        patches = self.outward(F.silu(self.norm(h)))
+        patches = self.outward(normed(self.norm, h))
         return F.pixel_shuffle(patches, self.patch)[..., :height, :width]
 
 
