@@ -8,6 +8,7 @@ Three speeds in one process, in the precision that `DiffusionBalancer` takes by 
 training loop; the convolutions and linear layers of a step alone, each on a tensor of the shape
 that it gets there, forward and backward; and the best of large matrix products and a convolution.
 They take turns, so that a slow minute hits all three. The profile is torch's, by kind of operation.
+A CPU without bfloat16 trains in float32, which its results' names tell.
 On CUDA the layers are recorded, as training is, so that the CPU's launches do not count.
 """
 
@@ -214,6 +215,8 @@ def main(arguments: list[str]) -> None:
     settings = {name: getattr(chosen, name) for name in names}
     record = measure(chosen.data, chosen.seconds, chosen.repetitions, settings)
     others = [str(settings[name]) for name in names if settings[name] != parser.get_default(name)]
+    if record["precision"] != "bfloat16":
+        others.append(record["precision"])
     path = RESULTS / f"{'_'.join(['training_profile', chosen.data, *others])}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     publish(path, "training_profile.py", arguments, table(record))
