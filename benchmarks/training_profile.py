@@ -60,6 +60,7 @@ KERNELS = {
         "xmma",
         "nvjet",
     ),
+    "norms": ("group_norm", "RowwiseMoments", "GroupNorm"),
     "optimiser and parameter average": ("multi_tensor",),
     "casts, copies and layout": ("copy", "CatArray", "Memcpy", "Memset", "index"),
     "sums": ("reduce",),
@@ -106,7 +107,8 @@ def seconds_alone(layers: list[tuple[nn.Module, Tensor]], dtype: torch.dtype) ->
             layer.zero_grad()
             inputs.grad = None
             layer(inputs).backward(gradient)
-        return gradient[:1]
+        # What is recorded returns a tensor.
+        return gradients[0][:1]
 
     # The layers' tensors are not among its inputs, so that none is copied.
     call = Recorded(both_ways, device, is_recordable=True)

@@ -149,12 +149,18 @@ def is_recordable(network: nn.Module) -> bool:
     It speaks neither for classes made from it nor for hooks and dropout that were put in.
     """
     return bool(vars(type(network)).get("is_recordable", False)) and not any(
-        isinstance(part, nn.modules.dropout._DropoutNd)
-        or part._forward_hooks
-        or part._forward_pre_hooks
-        or part._backward_hooks
-        or part._backward_pre_hooks
+        isinstance(part, nn.modules.dropout._DropoutNd) or is_hooked(part)
         for part in network.modules()
+    )
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether something is to be called before or after a module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 

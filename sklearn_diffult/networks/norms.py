@@ -10,15 +10,24 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from sklearn_diffult._recording import is_hooked
+
 
 def normed(
     norm: nn.GroupNorm, x: Tensor, film: Tensor | None = None, activate: bool = True
 ) -> Tensor:
     """Normalise "n c h w", scale and shift it by `film` "n (two c)", and take its SiLU."""
-    fused = _fused() if x.device.type == "cuda" else None
-    if fused is not None and fused.fits(x, norm.num_groups):
-        return fused.normed(x, norm.weight, norm.bias, film, norm.num_groups, norm.eps, activate)
-    h = norm(x)
+    # A module that was put in its place, or is watched, is to be called.
+    is_own = type(norm) is nn.GroupNorm and norm.affine and not is_hooked(norm)
+    fused = _fused(x.device) if is_own else None
+    if fused is None or not fused.fits(x, norm.num_groups):
+        return modulated(norm(x), film, activate)
+    film = None if film is None else film.expand(len(x), -1)
+    return fused.normed(x, norm.weight, norm.bias, film, norm.num_groups, norm.eps, activate)
+
+
+def modulated(h: Tensor, film: Tensor | None, activate: bool) -> Tensor:
+    """Scale and shift "n c h w" by `film` "n (two c)", and take its SiLU."""
     if film is not None:
         scale, shift = rearrange(film, "n (two c) -> two n c 1 1", two=2)
         h = torch.addcmul(shift, h, 1 + scale)
@@ -26,12 +35,14 @@ def normed(
 
 
 @functools.cache
-def _fused() -> ModuleType | None:
-    """Return the module of the kernels if Triton is here and can build them."""
+def _fused(device: torch.device) -> ModuleType | None:
+    """Return the module of the kernels if Triton is here and can build them for a device."""
+    if device.type != "cuda":
+        return None
+    x, ones = torch.ones(1, 1, 2, 2, device=device), torch.ones(1, device=device)
     try:
         from sklearn_diffult.networks import _fused_norm
 
-        x, ones = torch.ones(1, 1, 2, 2, device="cuda"), torch.ones(1, device="cuda")
         with torch.no_grad():
             _fused_norm.normed(x, ones, ones, None, 1, 1e-5, True)
     # Triton is missing, or its C compiler, or the GPU is older than it can serve.
