@@ -1,6 +1,6 @@
 """What each part of DiffusionBalancer is worth, on training images that no method sees.
 
-    python benchmarks/ablation.py --jobs 8            # on a GPU: a quarter of an hour; on a CPU a day
+    python benchmarks/ablation.py --jobs 8            # on a GPU: quarter of an hour; a CPU: a day
     python benchmarks/ablation.py --groups weights    # all on the default generator
     python benchmarks/ablation.py --n-steps 2000      # the classifier's training cut short
 
