@@ -175,6 +175,16 @@ VARIANTS: dict[str, Variant] = {
         for s in (0.5, 2.0)
     },
     "start head, noise 4": Variant("generation", {"start": "head", "start_noise": 4.0}),
+    # What did best alone, with more weight or a filter.
+    **{
+        f"guidance 1.0, {name}": Variant("combined", {"guidance_scale": 1.0, **changes})
+        for name, changes in {
+            "omega 0.3": {"omega": 0.3},
+            "omega 0.5": {"omega": 0.5},
+            "d2_max 1.5": {"d2_max": 1.5},
+            "coral": {"regularizer": "coral"},
+        }.items()
+    },
     "no augmentation": Variant("training", {"augmentation": 0.0}),
     "cbdm": Variant("training", {"regularizer": "cbdm"}),
     "coral": Variant("training", {"regularizer": "coral"}),

@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from sklearn_diffult._recording import is_hooked
 
 
-def normed(
-    norm: nn.GroupNorm, x: Tensor, film: Tensor | None = None, activate: bool = True
-) -> Tensor:
+def normed(norm: nn.Module, x: Tensor, film: Tensor | None = None, activate: bool = True) -> Tensor:
     """Normalise "n c h w", scale and shift it by `film` "n (two c)", and take its SiLU."""
     # A module that was put in its place, or is watched, is to be called.
-    is_own = type(norm) is nn.GroupNorm and norm.affine and not is_hooked(norm)
-    fused = _fused(x.device) if is_own else None
-    if fused is None or not fused.fits(x, norm.num_groups):
-        return modulated(norm(x), film, activate)
-    film = None if film is None else film.expand(len(x), -1)
-    return fused.normed(x, norm.weight, norm.bias, film, norm.num_groups, norm.eps, activate)
+    if type(norm) is nn.GroupNorm and norm.affine and not is_hooked(norm):
+        fused = _fused(x.device)
+        if fused is not None and fused.fits(x, norm.num_groups):
+            film = None if film is None else film.expand(len(x), -1)
+            affine = norm.weight, norm.bias
+            return fused.normed(x, *affine, film, norm.num_groups, norm.eps, activate)
+    return modulated(norm(x), film, activate)
 
 
 def modulated(h: Tensor, film: Tensor | None, activate: bool) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
+from sklearn_diffult.networks.norms import normed
+
 # The stem brings the longer side to at most this many pixels, so that the cost of a row hardly
 # grows with its size.
 _MAX_SIDE = 16
@@ -31,6 +33,11 @@ class ConvNorm(nn.Sequential):
             nn.MaxPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity(),
             nn.ReLU(inplace=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map "n c h w" to "n c' h' w'"."""
+        convolution, norm, pool, relu = self
+        return relu(pool(normed(norm, convolution(x), activate=False)))
 
 
 class ResidualStage(nn.Module):
