@@ -53,6 +53,12 @@ def check_labels(y: Any) -> np.ndarray:
     if y is None:
         raise ValueError("A classifier requires y to be passed, but the target y is None.")
     check_objects(y)
+    shape = np.asarray(y).shape
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"y should be a 1d array, got an array of shape {shape} instead; give one label "
+            "per row, y.argmax(axis=1) in the place of one-hot columns."
+        )
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)

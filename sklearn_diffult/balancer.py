@@ -396,7 +396,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
             raise ValueError(f"n must be an integer >= 1, got {n!r}.")
         matches = np.flatnonzero(self.classes_ == label) if np.ndim(label) == 0 else []
         if len(matches) != 1:
-            raise ValueError(f"label must be one of {self.classes_.tolist()}, got {label!r}.")
+            choice = self.classes_.tolist()
+            raise ValueError(f"label must be one of {choice}, one for all rows, got {label!r}.")
         source = self.random_state if random_state is None else random_state
         # None of the four seeds of fit_resample, whose rows these must not repeat.
         seed = child_seeds(source, 5)[4]

@@ -428,7 +428,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
 
     def _encode_new(self, X: Any) -> Tensor:
         check_is_fitted(self, "module_")
-        return tell_other_scale(self._codec.encode(self._check_rows(X, reset=False)))
+        encoded = self._codec.encode(self._check_rows(X, reset=False))
+        return tell_other_scale(encoded, self._codec)
 
     def _logits(self, X: Any) -> np.ndarray:
         return self._in_blocks("__call__", self._encode_new(X)).astype(np.float64)

@@ -26,6 +26,10 @@ _HAND_ON_AS_GIVEN = (BaseSearchCV, RFE, SelectFromModel)
 _HAND_ON_TO_ALL = (StackingClassifier, VotingClassifier)
 # Resamples rows in proportion to the weights, so the estimator inside needs to know of none.
 _USE_WEIGHTS_THEMSELVES = (BaggingClassifier,)
+_OWN_WEIGHTS = (
+    "DiffusionBalancer changes the rows and hands on weights of its own: rows that have weights "
+    "before are not provided for. Leave it out."
+)
 
 
 class Pipeline(imblearn.pipeline.Pipeline):
@@ -79,6 +83,13 @@ class Pipeline(imblearn.pipeline.Pipeline):
     _receives_weights = True
 
     def _check_method_params(self, method: str, props: dict[str, Any], **kwargs: Any) -> Any:
+        routes = get_config()["enable_metadata_routing"]
+        if (
+            "sample_weight" in props
+            and not routes
+            and any(_makes_weights(s) for _, s in self.steps)
+        ):
+            raise ValueError(f"sample_weight was given to fit, but {_OWN_WEIGHTS}")
         routed = super()._check_method_params(method, props, **kwargs)
         if isinstance(routed, dict):
             return routed
@@ -140,12 +151,12 @@ class Pipeline(imblearn.pipeline.Pipeline):
         for name in [final_name, *(self.steps[i][0] for i in makers)]:
             for given in (params for params in routed_params.get(name, {}).values() if params):
                 keys = [k for k in given if k.split("__")[-1] == "sample_weight"]
-                if keys or name != final_name:
+                if keys:
+                    raise ValueError(f"Step {name!r} was given {keys} in fit, but {_OWN_WEIGHTS}")
+                if name != final_name:
                     raise ValueError(
-                        f"Step {name!r} was given {sorted(keys or given)} by the caller of fit, "
-                        "but DiffusionBalancer changes the rows and hands on weights of its own. "
-                        "Leave it out, or pass a callable as the balancer's `weighting` that "
-                        "computes the weights you want."
+                        f"Step {name!r} was given {sorted(given)} in fit, but DiffusionBalancer "
+                        "takes X and y alone; set its parameters before."
                     )
 
     def _why_weights_cannot_arrive(self, makers: list[int]) -> str | None:

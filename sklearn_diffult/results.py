@@ -32,6 +32,15 @@ class Results:
     on_shortfall: str
     filter_report_: dict[Any, dict[str, int]]
 
+    def __getattr__(self, name: str) -> Any:
+        """Say where attributes that are missing come from."""
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if name in OF_RESAMPLING:
+            message += (
+                ": fit_resample sets it, fit does not, and files and forget_resampling drop it"
+            )
+        raise AttributeError(message, name=name, obj=self)
+
     def forget_resampling(self) -> Self:
         """Drop what only the last ``fit_resample`` is about, before the balancer is handed on.
 

@@ -184,7 +184,11 @@ def shortfall_message(
     )
     rejecting = {_worst(report) for report in lacking.values()} - {""}
     # More rounds would hardly help where next to none pass.
-    advice = ["Raise max_rounds."] if any(map(_lets_some_pass, lacking.values())) else []
+    is_worth_more = any(map(_lets_some_pass, lacking.values()))
+    longer = "Next to none passed: a model that has hardly been trained makes noise; raise n_steps."
+    advice = ["Raise max_rounds."] if is_worth_more else []
+    if not is_worth_more and rejecting - {NEAR_COPY}:
+        advice.append(longer)
     if maxima := sorted(f"{name}_max" for name in rejecting - {NEAR_COPY}):
         advice.append(f"Raise {' and '.join(maxima)}, or turn the filter off with None.")
     if rejecting - {NEAR_COPY}:
@@ -194,7 +198,8 @@ def shortfall_message(
     if NEAR_COPY in rejecting:
         advice.append(
             "Against near-copies of real rows lower n_steps, so that the model knows fewer by "
-            "heart, or raise start_noise if generation starts from real rows."
+            "heart, raise start_noise if generation starts from real rows, or lower d1_min, which "
+            "says how close is too close."
         )
     return (
         f"After max_rounds={max_rounds} too few rows had passed the filters ({classes}). "

@@ -19,6 +19,9 @@ from sklearn_diffult.codecs.columns import DISCRETE
 from sklearn_diffult.codecs.containers import labels_like
 from sklearn_diffult.weights import Weighting, compute_weights
 
+# Columns that are told of one by one.
+MOST_CONCERNS = 3
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -169,8 +172,16 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
         )
     if not isinstance(data.codec, TableCodec):
         return found
-    columns = (_concern(*column, len(data.labels)) for column in data.codec.categories())
-    return [message for message in [*found, *columns] if message]
+    concerned = {
+        column[0]: message
+        for column in data.codec.categories()
+        if (message := _concern(*column, len(data.labels)))
+    }
+    if len(concerned) <= MOST_CONCERNS:
+        return [*found, *concerned.values()]
+    title, *others = concerned
+    names = ", ".join(others[:MOST_CONCERNS]) + (", ..." if len(others) > MOST_CONCERNS else "")
+    return [*found, f"{concerned[title]} Look at {len(others)} more like it: {names}."]
 
 
 def _subject(labels: list[Any]) -> str:
@@ -185,11 +196,12 @@ def _concern(title: str, categories: list[Any], is_declared: bool, n_rows: int) 
     """Say what a column of categories seems to be in truth, "" where nothing seems wrong."""
     n = len(categories)
     texts = [each for each in categories if isinstance(each, str)]
-    others = [each for each in texts if not _is_number(each)]
-    if n > DISCRETE and len(others) < len(texts) / 2 and not is_declared:
+    others = [each for each in categories if each is not None and not _is_number(each)]
+    if n > DISCRETE and texts and len(others) < n / 2 and not is_declared:
+        kind = "texts" if len(texts) == n else "values"
         stray = f", but {others[0]!r} is none" if others else ""
         return (
-            f"{title} holds {n} different texts, of which most are numbers{stray}: they are taken "
+            f"{title} holds {n} different {kind}, of which most are numbers{stray}: they are taken "
             "for categories. Make it a column of numbers, NaN where there is none."
         )
     if n > max(DISCRETE, n_rows // 2):
@@ -201,9 +213,10 @@ def _concern(title: str, categories: list[Any], is_declared: bool, n_rows: int) 
     return ""
 
 
-def _is_number(text: str) -> bool:
+def _is_number(value: Any) -> bool:
     try:
-        float(text)
-    except ValueError:
+        # Also with commas between thousands.
+        float(value.replace(",", "") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
         return False
     return True

@@ -193,9 +193,9 @@ def test_an_image_shape_for_rows_that_are_images_already_is_refused(make):
 @pytest.mark.parametrize(
     ("X", "expected"),
     [
-        (IMAGES[:, :, :8], ["(8, 8)", "fit saw (8, 9)", "resize"]),
-        (IMAGES.swapaxes(1, 2), ["(9, 8)", "fit saw (8, 9)", "resize"]),
-        (np.repeat(IMAGES[..., None], 3, axis=-1), ["(8, 9, 3)", "fit saw (8, 9)", "resize"]),
+        (IMAGES[:, :, :8], ["(8, 8)", "fit saw (8, 9)", "same size"]),
+        (IMAGES.swapaxes(1, 2), ["(9, 8)", "fit saw (8, 9)", "same size"]),
+        (np.repeat(IMAGES[..., None], 3, axis=-1), ["(8, 9, 3)", "fit saw (8, 9)", "same size"]),
         (with_value(IMAGES, np.nan), ["X", "NaN"]),
     ],
 )
@@ -240,7 +240,10 @@ BAD_Y = {
         ["y mixes text and numbers", "'a'", "0"],
     ),
     "multilabel": (np.ones((12, 2), dtype=int), []),
-    "two outputs": (np.arange(24).reshape(12, 2) % 3, ["y should be a 1d array", "(12, 2)"]),
+    "two outputs": (
+        np.arange(24).reshape(12, 2) % 3,
+        ["y should be a 1d array", "(12, 2)"],
+    ),
     "too few": (Y[:-1], ["11", "12"]),
     "too many": (np.append(Y, 1), ["13", "12"]),
     "no labels": ([], ["0", "12"]),
@@ -458,8 +461,8 @@ def test_parts_of_ones_own_that_return_something_else_are_refused(parameters, me
         (0, 1, "n must be an integer >= 1, got 0"),
         (2.5, 1, r"n must be an integer >= 1, got 2\.5"),
         (True, 1, "n must be an integer >= 1, got True"),
-        (2, 7, r"label must be one of \[0, 1\], got 7"),
-        (2, "cat", r"label must be one of \[0, 1\], got 'cat'"),
+        (2, 7, r"label must be one of \[0, 1\], one for all rows, got 7"),
+        (2, "cat", r"label must be one of \[0, 1\], one for all rows, got 'cat'"),
     ],
 )
 def test_generate_refuses_what_it_cannot_give(n, label, message):

@@ -150,6 +150,16 @@ def test_balanced_data_come_back_as_they_are():
     assert balancer.filter_report_ == {}
 
 
+def test_what_fit_resample_sets_is_said_to_come_from_there():
+    balancer = DiffusionBalancer(**QUICK).fit(*few_images(counts=(4, 2)))
+    for name in ("filter_report_", "privacy_report_", "sample_weight_"):
+        assert not hasattr(balancer, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': fit_resample sets it"):
+            getattr(balancer, name)
+    with pytest.raises(AttributeError, match="no attribute 'filter_reports_'$"):
+        _ = balancer.filter_reports_
+
+
 def test_weights_mask_and_report_describe_the_returned_rows():
     X, y = few_images(counts=(8, 2))
     balancer = DiffusionBalancer(**QUICK, omega=0.25)

@@ -817,3 +817,19 @@ def test_images_on_another_scale_than_in_fit_are_told(factor, warns):
     with pytest.warns(UserWarning, match="same scale") if warns else contextlib.nullcontext():
         model.predict(factor * X)
     model.predict(np.zeros((1, 8, 8)))
+
+
+def test_one_hot_labels_are_refused_with_the_way_out():
+    X, y = images()
+    with pytest.raises(ValueError, match=r"y.argmax\(axis=1\) in the place of one-hot columns"):
+        quick().fit(X, np.eye(y.max() + 1)[y])
+
+
+def test_a_few_images_are_on_another_scale_if_they_have_fractions_that_fit_did_not_see():
+    X, y = images(dtype=np.float64)
+    whole = np.round(16 * (X - X.min()) / np.ptp(X))
+    model = quick(n_steps=2).fit(whole, y)
+    model.predict(whole[:2].clip(max=1))
+    with pytest.warns(UserWarning, match="same scale"):
+        model.predict(whole[:2] / 16)
+    quick(n_steps=2).fit(whole / 16, y).predict(whole[:2] / 256)

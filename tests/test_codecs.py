@@ -169,7 +169,7 @@ def test_lists_of_pillow_images_keep_mode_and_size_and_every_bit(mode, channels)
 
 def test_images_of_another_shape_than_fit_saw_are_refused():
     codec = make_codec(np.zeros((2, 8, 8))).fit(np.zeros((2, 8, 8)))
-    with pytest.raises(ValueError, match=r"\(8, 9\), but fit saw \(8, 8\); resize"):
+    with pytest.raises(ValueError, match=r"\(8, 9\), but fit saw \(8, 8\); bring"):
         codec.encode(np.zeros((2, 8, 9)))
 
 

@@ -310,11 +310,17 @@ def test_a_sampler_before_the_balancer_is_fine():
         (LogisticRegression(), "clf__sample_weight"),
         (make_sklearn("passthrough", LogisticRegression()), "clf__clf__sample_weight"),
         (LogisticRegression(), "balance__sample_weight"),
+        (LogisticRegression(), "sample_weight"),
     ],
 )
 def test_weights_given_by_the_user_conflict_with_the_balancers(final, given):
     with pytest.raises(ValueError, match="weights of its own"):
         pipe(OURS, final).fit(X, Y, **{given: np.ones(30)})
+
+
+def test_what_else_is_given_to_the_balancer_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"'balance' was given \['n_steps'\] .* X and y alone"):
+        pipe(OURS, LogisticRegression()).fit(X, Y, balance__n_steps=3)
 
 
 @pytest.mark.usefixtures("routing")

@@ -219,10 +219,17 @@ def test_the_message_names_the_classes_the_numbers_and_what_to_change():
     assert "dog" not in message
     assert "4 of 9 rejected as d2" in message
     assert "8 of 9 rejected as near copy" in message
-    for advice in ("max_rounds=7", "Raise d2_max", "lower n_steps", "start_noise"):
+    for advice in ("max_rounds=7", "Raise d2_max", "lower n_steps", "start_noise", "lower d1_min"):
         assert advice in message
-    for name in ("d1_max", "d3_max", "d1_min"):
+    for name in ("d1_max", "d3_max", "raise n_steps"):
         assert name not in message
+
+
+def test_where_next_to_nothing_passes_longer_training_is_the_advice_and_not_more_rounds():
+    report = {"generated": 99, "kept": 1, "rejected_d2": 98, "filled": 8, "shortfall": 0}
+    message = shortfall_message({"cat": report}, max_rounds=7)
+    assert "hardly been trained makes noise; raise n_steps." in message
+    assert "Raise max_rounds" not in message
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,21 @@ def test_a_column_of_numbers_with_a_stray_text_is_warned_about():
     frame = frame[["town"]].assign(amount=["n/a", *(str(1.5 * i) for i in range(59))])
     with pytest.warns(UserWarning, match="'amount' of X holds 60 .* but 'n/a' is none"):
         DiffusionBalancer(**QUICK).fit_resample(frame, y)
+    mixed_values = [None, "?", *(float(i % 35) for i in range(58))]
+    with pytest.warns(UserWarning, match=r"holds \d\d different values, of .* but '\?' is none"):
+        DiffusionBalancer(**QUICK).fit_resample(frame.assign(amount=mixed_values), y)
+    with_commas = [f"{1000 * i + 0.5:,.2f}" for i in range(60)]
+    with pytest.warns(UserWarning, match="holds 60 different texts, of which most are numbers: "):
+        DiffusionBalancer(**QUICK).fit_resample(frame.assign(amount=with_commas), y)
+
+
+def test_of_many_columns_to_look_at_one_is_described_and_the_others_are_named():
+    X = np.random.RandomState(0).normal(size=(40, 9)).round(2).astype(str)
+    with pytest.warns(UserWarning, match="most are numbers") as caught:
+        DiffusionBalancer(**QUICK).fit_resample(X, np.arange(40) % 4 == 0)
+    assert [str(each.message).partition(" holds ")[0] for each in caught] == ["column 0 of X"]
+    told = "Look at 8 more like it: column 1 of X, column 2 of X, column 3 of X, ...."
+    assert str(caught[0].message).endswith(told)
 
 
 def test_numbers_that_pandas_calls_categories_are_categories_to_both_estimators():

@@ -59,8 +59,8 @@ class Cells:
             first = next((v for v in present if not isinstance(v, Real)), present[0])
             raise TypeError(
                 f"{self.title} holds {type(first).__name__} such as {first!r}, where numbers are "
-                "expected; replace such values or, before fit, make the column text throughout "
-                "and, if categorical_features lists columns, one of these."
+                "expected; replace such values (astype(float) makes numbers of text), or fit anew "
+                "on text throughout, named in categorical_features if that lists columns."
             )
         numbers = self.values.astype(np.float64)
         if np.isinf(numbers).any():

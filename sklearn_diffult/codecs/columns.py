@@ -262,7 +262,8 @@ class CategoryColumn:
         if strange := [name for name in names if name is not None]:
             warn(
                 f"{cells.title} holds {_listing(strange)}, not among the categories that fit saw: "
-                f"{_listing(self.categories)}. These cells are taken for missing."
+                f"{_listing([each for each in self.categories if each is not None])}. These cells "
+                "are taken for missing."
             )
         if self.is_one_hot:
             codes = (math.sqrt(2) * (np.eye(self.width) - 1 / self.width))[indices]

@@ -79,7 +79,7 @@ class ImageCodec:
         if pixels.shape[1:] != self.pixel_shape_:
             raise ValueError(
                 f"X holds images of shape {pixels.shape[1:]}, but fit saw {self.pixel_shape_}; "
-                "resize them to the same shape and layout."
+                "bring them to the same size and layout."
             )
         # Wide integers and float64 may lose their differences in float32.
         values = pixels.astype(np.result_type(pixels.dtype, np.float32))
@@ -101,6 +101,12 @@ class ImageCodec:
         if self.flat_template_ is not None:
             return rows_like(self.flat_template_, values.reshape(len(values), -1))
         return values
+
+    def has_fractions(self, encoded: torch.Tensor) -> bool:
+        """Tell whether encoded images have pixels between whole numbers."""
+        pixels = (encoded.double() + 1) / 2 * (self.high_ - self.low_) + self.low_
+        # Of float32, a pixel of 65,535 is known to 0.008.
+        return bool((pixels - pixels.round()).abs().max() > 0.05)
 
     def append(self, X: Any, encoded: torch.Tensor) -> Any:
         """Append encoded images to the original ones."""
@@ -191,12 +197,14 @@ class ImageCodec:
         return rearrange(images, f"n c h w -> {self.layout_}")
 
 
-def tell_other_scale(encoded: torch.Tensor) -> torch.Tensor:
+def tell_other_scale(encoded: torch.Tensor, codec: object) -> torch.Tensor:
     """Return encoded rows; warn if they are images whose pixels are not on the scale of `fit`."""
-    if encoded.ndim != 4:
+    if not isinstance(codec, ImageCodec):
         return encoded
     spread = float(encoded.max() - encoded.min()) / 2
-    least = 1 / OTHER_SCALE if len(encoded) >= MANY_IMAGES else 1 / OTHER_SCALE**2
+    # A few images may all be dark, but not between whole numbers.
+    is_telling = len(encoded) >= MANY_IMAGES or (codec.is_whole_ and codec.has_fractions(encoded))
+    least = 1 / OTHER_SCALE if is_telling else 1 / OTHER_SCALE**2
     if 0 < spread < least or float(encoded.abs().max()) > OTHER_SCALE:
         warn(
             f"X's pixels span {spread:.2g} times what they did in fit; give images on the same "
