@@ -241,7 +241,9 @@ class FilterDisplay:
         for ax in axes.flat:
             ax.set_axis_off()
         if not self.rejected:
-            figure.text(0.73, 0.5, "none", ha="center", fontsize=9)
+            # By default images pass but one filter.
+            why = "none\n(near-copies aside; d1_max, d2_max\nand d3_max turn filters on)"
+            figure.text(0.73, 0.5, why, ha="center", va="center", fontsize=9)
         for line, label in zip(axes, self.kept, strict=False):
             _draw_row(line[:n_columns], self.kept[label])
             if label in self.rejected:
