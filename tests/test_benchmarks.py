@@ -232,12 +232,16 @@ def test_the_ablation_s_table_pairs_each_variant_with_the_default():
         record("default", 0, 0.5, {"1": 2.0, "2": 4.0}),
         record("default", 1, 0.9, {"1": 2.0, "2": 4.0}),
         record("omega 0.3", 1, 0.8, {}),
+        record("omega 0.5", 0, 0.6, {}),
+        record("omega 0.5", 1, 0.8, {}),
     ]
     lines = write_report(records).splitlines()
     assert lines[2].startswith("| **weights** |")
-    assert lines[3] == "| default | 2 | 70.0 |  | 70.0 | 70.0 | 70.0 | 3.00 |  | 30 |"
-    # Against the default of the same seed, not against its mean.
+    # Of the seed that all have.
+    assert lines[3] == "| default | 2 | 90.0 |  | 90.0 | 90.0 | 90.0 | 3.00 |  | 30 |"
+    # Against the default of the same seeds.
     assert lines[4] == "| omega 0.3 | 1 | 80.0 | -10.0 | 80.0 | 80.0 | 80.0 |  |  | 30 |"
+    assert lines[5] == "| omega 0.5 | 2 | 80.0 | +0.0 | 80.0 | 80.0 | 80.0 |  |  | 30 |"
     assert {line.count("|") for line in lines} == {11}
 
 
