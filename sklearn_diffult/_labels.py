@@ -10,6 +10,7 @@ from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_diffult._missing import is_missing
+from sklearn_diffult._warnings import first_few
 
 
 def check_objects(y: Any) -> None:
@@ -34,7 +35,7 @@ def check_objects(y: Any) -> None:
     labels = values.ravel().tolist()
     gaps = [row for row, label in enumerate(labels) if is_missing(label)]
     if gaps:
-        few = ", ".join(map(str, gaps[:5])) + (", ..." if len(gaps) > 5 else "")
+        few = first_few([str(row) for row in gaps])
         raise ValueError(
             f"Input y contains NaN, None or NA: {len(gaps)} rows have no label (row {few}). Drop "
             "these rows, or give them a label of their own."

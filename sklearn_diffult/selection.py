@@ -183,12 +183,14 @@ def shortfall_message(
         for label, report in lacking.items()
     )
     rejecting = {_worst(report) for report in lacking.values()} - {""}
+    advice = []
+    if any(map(_lets_some_pass, lacking.values())):
+        advice.append("Raise max_rounds.")
     # More rounds would hardly help where next to none pass.
-    is_worth_more = any(map(_lets_some_pass, lacking.values()))
-    longer = "Next to none passed: a model that has hardly been trained makes noise; raise n_steps."
-    advice = ["Raise max_rounds."] if is_worth_more else []
-    if not is_worth_more and rejecting - {NEAR_COPY}:
-        advice.append(longer)
+    elif rejecting - {NEAR_COPY}:
+        advice.append(
+            "Next to none passed: a model that has hardly been trained makes noise; raise n_steps."
+        )
     if maxima := sorted(f"{name}_max" for name in rejecting - {NEAR_COPY}):
         advice.append(f"Raise {' and '.join(maxima)}, or turn the filter off with None.")
     if rejecting - {NEAR_COPY}:

@@ -14,6 +14,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_diffult._labels import check_objects
+from sklearn_diffult._warnings import first_few
 from sklearn_diffult.codecs import ImageCodec, TableCodec, make_codec
 from sklearn_diffult.codecs.columns import DISCRETE
 from sklearn_diffult.codecs.containers import labels_like
@@ -180,7 +181,7 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
     if len(concerned) <= MOST_CONCERNS:
         return [*found, *concerned.values()]
     title, *others = concerned
-    names = ", ".join(others[:MOST_CONCERNS]) + (", ..." if len(others) > MOST_CONCERNS else "")
+    names = first_few(others, MOST_CONCERNS)
     return [*found, f"{concerned[title]} Look at {len(others)} more like it: {names}."]
 
 
@@ -188,8 +189,7 @@ def _subject(labels: list[Any]) -> str:
     """Begin a sentence on some classes, naming the first five of many."""
     if len(labels) == 1:
         return f"Class {labels[0]!r} has"
-    names = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
-    return f"Classes {names} have"
+    return f"Classes {first_few([repr(label) for label in labels])} have"
 
 
 def _concern(title: str, categories: list[Any], is_declared: bool, n_rows: int) -> str:
