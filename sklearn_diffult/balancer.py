@@ -116,9 +116,9 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         How noise becomes rows, see `sklearn_diffult.diffusion.solvers`.
     n_solver_steps : int, default=18
         Noise levels the solver visits; those with guidance cost two evaluations.
-    guidance_scale : float, default=1.5
+    guidance_scale : float or "auto", default="auto"
         Classifier-free guidance: 1 is the plain conditional model, more trades variety for
-        rows that are typical of their class.
+        rows that are typical of their class. ``"auto"`` is 1 for images, 1.5 for tables.
     guidance_interval : tuple of two floats, default=(0.4, 4.0)
         Noise levels, in units of the data's standard deviation, at which guidance is on.
     start : {"auto", "noise", "class", "head"} or callable, default="auto"
@@ -247,7 +247,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         augmentation: float = 0.15,
         solver: str | Callable[..., torch.Tensor] = "dpmpp_2m",
         n_solver_steps: int = 18,
-        guidance_scale: float = 1.5,
+        guidance_scale: float | str = "auto",
         guidance_interval: tuple[float, float] = (0.4, 4.0),
         start: str | Callable[..., Any] = "auto",
         start_noise: float = 0.7,

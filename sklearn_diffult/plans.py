@@ -60,7 +60,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "augmentation": [Interval(Real, 0, 1, closed="both")],
     "solver": [StrOptions(set(SOLVERS)), callable],
     "n_solver_steps": [Interval(Integral, 2, None, closed="left")],
-    "guidance_scale": [Interval(Real, 0, None, closed="left")],
+    "guidance_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
     "guidance_interval": [tuple, list],
     "start": [StrOptions({"auto", *STARTS}), callable],
     "start_noise": [Interval(Real, 0, None, closed="neither")],
@@ -82,6 +82,7 @@ class Defaults:
     omega: float
     weight_temper: float
     d3_max: float | None
+    guidance_scale: float
     start: str
     class_temper: float
     least_share: float
@@ -99,6 +100,8 @@ IMAGES = Defaults(
     omega=0.2,
     weight_temper=0.0,
     d3_max=None,
+    # Typical rows teach a classifier less than varied ones.
+    guidance_scale=1.0,
     start="noise",
     class_temper=0.5,
     least_share=0.0,
@@ -119,6 +122,7 @@ TABLES = Defaults(
     # Where classes overlap, real rows score about 1 each: a maximum of 1 would choose among them by
     # what little tells the classes apart, and exaggerate it.
     d3_max=1.5,
+    guidance_scale=1.5,
     # Columns depend on each other in more ways than a small model learns from a small table.
     start="class",
     class_temper=1.0,
@@ -244,7 +248,7 @@ def generation_plan(parameters: Any, is_image: bool, device: torch.device) -> Ge
     return GenerationPlan(
         solver=lookup(SOLVERS, parameters.solver),
         n_steps=parameters.n_solver_steps,
-        guidance_scale=parameters.guidance_scale,
+        guidance_scale=resolve(parameters.guidance_scale, default.guidance_scale),
         guidance_interval=interval,
         # Generation keeps no activations for a backward pass, so there is room for more rows. It
         # fills its batches up, so that large ones would make a single row dear.

@@ -342,6 +342,7 @@ BAD_PARAMETERS = [
     (balancer, "solver", "euler"),
     (balancer, "n_solver_steps", 1),
     (balancer, "guidance_scale", -1.0),
+    (balancer, "guidance_scale", "strong"),
     (balancer, "guidance_interval", 3.0),
     (balancer, "guidance_interval", (4.0, 0.4)),
     (balancer, "guidance_interval", (-1.0, 4.0)),
