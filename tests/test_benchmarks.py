@@ -217,7 +217,7 @@ def test_of_a_fit_that_was_repeated_the_last_record_counts(tmp_path):
     assert [(r["method"], r["recalls"][0]) for r in read_records(path)] == [("a", 0.3), ("b", 0.2)]
 
 
-def test_the_ablation_s_table_pairs_each_variant_with_the_default():
+def test_the_ablation_s_table_pairs_each_variant_with_the_base():
     from ablation import write_report
 
     def record(method, seed, share, distances):
@@ -229,19 +229,24 @@ def test_the_ablation_s_table_pairs_each_variant_with_the_default():
         }
 
     records = [
-        record("default", 0, 0.5, {"1": 2.0, "2": 4.0}),
-        record("default", 1, 0.9, {"1": 2.0, "2": 4.0}),
+        record("base", 0, 0.5, {"1": 2.0, "2": 4.0}),
+        record("base", 1, 0.9, {"1": 2.0, "2": 4.0}),
         record("omega 0.3", 1, 0.8, {}),
         record("omega 0.5", 0, 0.6, {}),
         record("omega 0.5", 1, 0.8, {}),
+        record("omega 0.7", 0, 0.4, {}),
+        record("omega 0.9", 1, 0.7, {}),
     ]
-    lines = write_report(records).splitlines()
+    *lines, blank, note = write_report(records).splitlines()
     assert lines[2].startswith("| **weights** |")
-    # Of the seed that all have.
-    assert lines[3] == "| default | 2 | 90.0 |  | 90.0 | 90.0 | 90.0 | 3.00 |  | 30 |"
-    # Against the default of the same seeds.
+    # Of the seed that most have.
+    assert (blank, note) == ("", "All but differences: seed 1.")
+    assert lines[3] == "| base | 2 | 90.0 |  | 90.0 | 90.0 | 90.0 | 3.00 |  | 30 |"
+    # Against the base of the same seeds.
     assert lines[4] == "| omega 0.3 | 1 | 80.0 | -10.0 | 80.0 | 80.0 | 80.0 |  |  | 30 |"
     assert lines[5] == "| omega 0.5 | 2 | 80.0 | +0.0 | 80.0 | 80.0 | 80.0 |  |  | 30 |"
+    assert lines[6] == "| omega 0.7 | 1 |  | -10.0 |  |  |  |  |  |  |"
+    assert write_report([]) == "Nothing is on file.\n"
     assert {line.count("|") for line in lines} == {11}
 
 
