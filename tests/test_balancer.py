@@ -443,3 +443,13 @@ def test_a_large_batch_size_does_not_make_one_generated_row_dear(batch_size, at_
     parameters = DiffusionBalancer(batch_size=batch_size)
     plan = generation_plan(parameters, is_image=False, device=torch.device("cpu"))
     assert plan.batch_size == at_a_time
+
+
+@pytest.mark.parametrize(
+    ("guidance_scale", "is_image", "expected"),
+    [("auto", True, 1.0), ("auto", False, 1.5), (3.0, True, 3.0), (0, False, 0)],
+)
+def test_images_are_generated_without_guidance_unless_asked_for(guidance_scale, is_image, expected):
+    parameters = DiffusionBalancer(guidance_scale=guidance_scale)
+    plan = generation_plan(parameters, is_image=is_image, device=torch.device("cpu"))
+    assert plan.guidance_scale == expected
