@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from sklearn_diffult._carriers import receive
 from sklearn_diffult._columns import compare_columns, record_columns
 from sklearn_diffult._fitting import (
     EarlyStopping,
@@ -44,7 +45,6 @@ from sklearn_diffult.augmentations import Augmentation, resolve_augmentations
 from sklearn_diffult.codecs import check_rows, has_columns, looks_like_images, make_codec
 from sklearn_diffult.codecs.image import tell_other_scale
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier, randomness
-from sklearn_diffult.weights import receive
 
 _LOOKS = 40
 _MAX_ONE_HOT = 64  # unlike a denoiser, a classifier learns little from binary digits
@@ -101,7 +101,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)`` when
         rows are flat images.
     device : str, default="auto"
-        Name of a device; ``"auto"`` takes cuda, then mps, then cpu.
+        Name of a device; ``"auto"`` takes cuda, or else cpu; mps is untested.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of matrix products; ``"auto"`` takes bfloat16 for images where the hardware multiplies it.
     random_state : int, RandomState or None, default=None
@@ -441,5 +441,5 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inputs = tags.input_tags
-        inputs.three_d_array = inputs.allow_nan = inputs.sparse = True
+        inputs.three_d_array = inputs.string = inputs.allow_nan = inputs.sparse = True
         return tags

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +16,9 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
+from sklearn_diffult._carriers import all_equal, attach_weights, detach_weights, receive
 from sklearn_diffult.training_data import rows_to_generate
-from sklearn_diffult.weights import all_equal, attach_weights, detach_weights, receive
+from sklearn_diffult.weights import compute_weights
 
 # Their `fit(X, y, **params)` hands the parameters to the one estimator inside as they are ...
 _HAND_ON_AS_GIVEN = (BaseSearchCV, RFE, SelectFromModel)
@@ -38,8 +38,8 @@ class Pipeline(imblearn.pipeline.Pipeline):
     Same parameters, attributes and methods as ``imblearn.pipeline.Pipeline``. Where a step makes
     weights (`DiffusionBalancer`), ``fit``, ``fit_transform`` and ``fit_predict`` pass them to the
     final step as ``sample_weight``, exactly as a fit by hand would: also through nested pipelines,
-    searches, and meta-estimators that hand weights on. Where they cannot arrive and any of them
-    differs from 1, fitting raises, before anything is trained where that can be known.
+    searches, and meta-estimators that hand weights on. Where they cannot arrive and are not
+    all alike, fitting raises, before anything is trained where that can be known.
 
     Parameters
     ----------
@@ -284,14 +284,19 @@ def _makes_weights(step: Any) -> bool:
 
 def _will_weigh(balancer: Any, y: Any) -> bool:
     """Whether to expect weights that differ, from what is known before fitting."""
-    if getattr(balancer, "weighting", None) == "row" and getattr(balancer, "omega", None) == 1:
+    weighting, omega = getattr(balancer, "weighting", None), getattr(balancer, "omega", None)
+    if weighting == "row" and omega == 1:
         return False
     labels = np.asarray(y)
-    if labels.ndim > 1:
+    if labels.ndim > 1 or not isinstance(weighting, str):
         return True
-    if len(set(Counter(labels.tolist()).values())) > 1:
+    if any(rows_to_generate(getattr(balancer, "sampling_strategy", "auto"), labels).values()):
         return True
-    return bool(rows_to_generate(getattr(balancer, "sampling_strategy", "auto"), labels))
+    # "auto" weighs unequal classes differently, as 0 does.
+    temper: Any = getattr(balancer, "weight_temper", "auto")
+    temper = 0.0 if temper == "auto" else temper
+    none = np.zeros(len(labels), dtype=bool)
+    return not all_equal(compute_weights(labels, none, 0.0, weighting, temper))
 
 
 def _array_or_series(y: Any) -> Any:

@@ -24,26 +24,9 @@ from sklearn_diffult._carriers import (
     all_equal,
     attach_weights,
     check_weights,
-    detach_weights,
-    receive,
 )
 from sklearn_diffult._columns import compare_columns
 from sklearn_diffult._warnings import warn
-
-__all__ = [
-    "WEIGHTINGS",
-    "BalancedRows",
-    "TransformerFace",
-    "Weights",
-    "all_equal",
-    "attach_weights",
-    "check_share",
-    "compute_weights",
-    "detach_weights",
-    "hand_on",
-    "hidden_from_imblearn",
-    "receive",
-]
 
 Weighting = Callable[[NDArray[Any], NDArray[np.bool_], float], ArrayLike]
 # The library's own also get the temper.

@@ -273,6 +273,26 @@ def test_it_raises_before_training_where_equal_classes_shall_be_filled_up():
         assert not hasattr(pipeline[0], "sample_weight_")
 
 
+@pytest.mark.parametrize(
+    ("rows", "parameters"),
+    [
+        (slice(18), {}),
+        (slice(None), {"weighting": "row", "sampling_strategy": 2}),
+        (slice(None), {"weight_temper": 1, "sampling_strategy": 2}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:sampling_strategy=2 asks for 2 rows of each class")
+def test_a_final_step_that_takes_no_weights_serves_where_no_row_is_made_and_all_are_alike(
+    rows, parameters
+):
+    pipeline = make_pipeline(balancer(**parameters), KNeighborsClassifier())
+    pipeline.fit(X[rows], Y[rows])
+    assert set(pipeline[0].sample_weight_) == {1.0}
+    unequal = make_pipeline(balancer(sampling_strategy=2), KNeighborsClassifier())
+    with pytest.raises(ValueError, match="cannot reach"):
+        unequal.fit(X, Y)
+
+
 @pytest.mark.parametrize("final", [KNeighborsClassifier(), RandomUnderSampler(random_state=0)])
 def test_a_final_step_that_takes_no_weights_serves_where_all_are_one(final):
     X_balanced, y_balanced = balancer(weighting="row", omega=1).fit_resample(X, Y)

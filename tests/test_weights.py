@@ -13,16 +13,13 @@ import sklearn
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, clone
 from sklearn.model_selection import train_test_split
 
+from sklearn_diffult._carriers import BalancedRows, attach_weights, detach_weights, receive
 from sklearn_diffult.weights import (
     WEIGHTINGS,
-    BalancedRows,
     TransformerFace,
-    attach_weights,
     compute_weights,
-    detach_weights,
     hand_on,
     hidden_from_imblearn,
-    receive,
 )
 
 # Class 0: 4 real. Class 1: 1 real, 3 synthetic. Class 2: 2 real, 2 synthetic.
