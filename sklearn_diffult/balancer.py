@@ -75,9 +75,9 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         rows, over the class's diameter there: 1 keeps the paper's in-distribution rows, 2 also the
         approximate ones.
     d1_min : float, default=0.1
-        Rows with a lower d1, with regard to any class, are near-copies and never used; 0 leaves
-        exact copies. Those that give nothing away are let through: in tables of few values, and
-        next to real rows of a table that have an equal twin.
+        Rows with a lower d1, with regard to any class, are near-copies and never used; 0 rejects
+        exact copies only. Those that give nothing away are let through: in tables of few values,
+        and next to real rows of a table that have an equal twin.
     max_rounds : int, default=5
         Rounds of generation to make up for rejected rows.
     on_shortfall : {"fill", "warn", "raise"}, default="fill"
@@ -91,14 +91,14 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         ``25 * sqrt(n_rows)`` for tables, at least 400; never over 30,000.
     batch_size : int or "auto", default="auto"
         Rows per step; ``"auto"`` is 64 for images, 128 for tables. A larger one is cut down to
-        the number of rows, and makes no difference in generation.
+        the number of rows, but not below that, and makes no difference in generation.
     learning_rate : float or "auto", default="auto"
         Its peak; it warms up over 5 % of the steps and falls to 0 as a cosine. ``"auto"`` is 0.001
         for images, 0.003 for tables.
     class_temper : float in [0, 1] or "auto", default="auto"
         Classes are drawn in proportion to n_rows ** class_temper: 1 keeps their shares, 0 draws all
-        alike. ``"auto"`` is 0.5 for images, 1 for tables. In tables no class gets less than 2 % of
-        the draws, or half of an equal share.
+        alike. ``"auto"`` is 0.5 for images, 1 for tables. In tables no class gets much less than
+        2 % of the draws, or half of an equal share.
     sigma_distribution : {"lognormal"} or callable, default="lognormal"
         Noise levels in training; a callable gets sigma_data and returns what has the methods of
         `sklearn_diffult.diffusion.sigma.LogNormalSigma`.
@@ -145,7 +145,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         The same call, made again after whatever ended the process, goes on from there (on a CPU to
         the very same model), and removes it in the end.
     device : str, default="auto"
-        Its name; ``"auto"`` takes cuda, then mps, then cpu.
+        Its name; ``"auto"`` takes cuda, or else cpu; mps is untested.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of matrix products; ``"auto"`` is bfloat16 for images where the hardware
         multiplies it.
@@ -164,7 +164,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         True for its synthetic rows.
     filter_report_ : dict of label to dict of str to int
         Per class that got rows: ``generated``, ``kept``, ``rejected_<metric>`` (a row may fail
-        several), ``filled``, ``shortfall``.
+        several), ``filled``, ``shortfall``; with `centre_max` the bands ``ID``, ``AID``, ``OOD``.
     privacy_report_ : PrivacyReport
         How near the synthetic rows are to real ones, beside how near these are to each other, by
         class and overall (`sklearn_diffult.privacy.PrivacyReport`).
@@ -197,7 +197,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     `image_shape`; lists of Pillow images; tables as arrays, DataFrames, sparse matrices or lists,
     of any columns but dates, with missing values.
 
-    Training takes most of the time: two CPU cores see 400 to 900 images of 28 x 28 a second. EDM
+    Training takes most of the time: two CPU cores see 200 to 900 images of 28 x 28 a second. EDM
     (Karras et al. 2022) stands for the paper's DDPM; d1, d2 and d3 are our definitions.
 
     References
@@ -436,7 +436,7 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)
         wanted = rows_to_generate(self.sampling_strategy, data.labels)
-        stages = Stages(self, data)
+        stages = Stages(self, data, wanted)
         for message in concerns(data, wanted, self.sampling_strategy):
             warn(message)
         return data, wanted, stages
@@ -444,5 +444,5 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
+        tags.input_tags.string = tags.input_tags.three_d_array = True
         return tags

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class Stages:
         Whose parameters to follow.
     data : TrainingData
         Checked rows.
+    wanted : mapping of label to int
+        How many rows to generate; of other classes `start` is asked nothing.
 
     Raises
     ------
@@ -67,8 +69,8 @@ class Stages:
         If `memory` or `checkpoint` cannot be used as a directory, or `start` names no rows.
     """
 
-    def __init__(self, parameters: Any, data: TrainingData):
-        self._parameters, self._data = parameters, data
+    def __init__(self, parameters: Any, data: TrainingData, wanted: Mapping[Any, int]):
+        self._parameters, self._data, self._wanted = parameters, data, wanted
         self._cache = StageCache(parameters.memory)
         if parameters.checkpoint is not None:
             _make_directory(parameters.checkpoint)
@@ -85,8 +87,9 @@ class Stages:
         plan = generation_plan(self._parameters, self._is_image, self._device)
         with own_randomness(self._parameters, 0, self._device):
             if plan.start is not None:
-                for label in range(len(self._data.classes)):
-                    eligible_rows(plan.start, self._data.indices, label)
+                for index, label in enumerate(self._data.classes.tolist()):
+                    if self._wanted.get(label):
+                        eligible_rows(plan.start, self._data.indices, index)
             if callable(self._parameters.solver):
                 check_solver(plan.solver, self._data.codec.sample_shape, plan.n_steps, self._device)
 
@@ -151,8 +154,9 @@ class Stages:
         return self._wrap(network)
 
     def _wrap(self, network: torch.nn.Module) -> Denoiser:
-        deviation = float(self._data.encoded.std(correction=0)) or 1.0
-        sigma_data = deviation if self._is_image else 1.0
+        sigma_data = 1.0
+        if self._is_image:
+            sigma_data = float(self._data.encoded.std(correction=0)) or sigma_data
         return Denoiser(network, sigma_data, len(self._data.classes))
 
     @contextlib.contextmanager
@@ -164,12 +168,12 @@ class Stages:
         directory = self._parameters.checkpoint
         try:
             yield
-        except KeyboardInterrupt as interrupt:
+        except BaseException as error:
             if self._random_state_before is not None:
                 # The same call would otherwise draw other seeds, and find no checkpoint of theirs.
                 self._parameters.random_state.set_state(self._random_state_before)
-            if directory is not None:
-                interrupt.add_note(self.advice())
+            if directory is not None and isinstance(error, KeyboardInterrupt):
+                error.add_note(self.advice())
             raise
         if directory is not None:
             checkpoint_path(directory, self._checkpoint_key).unlink(missing_ok=True)

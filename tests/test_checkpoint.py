@@ -129,6 +129,21 @@ def test_an_interrupted_call_leaves_a_random_state_where_it_was(way, tmp_path, a
     assert_same_model(resumed, balancer(random_state=np.random.RandomState(3)).fit(X, Y))
 
 
+def test_a_call_that_failed_after_training_goes_on_from_it_with_a_random_state(tmp_path, at_step):
+    failing = balancer(
+        checkpoint=tmp_path,
+        random_state=np.random.RandomState(3),
+        d1_max=0.11,
+        on_shortfall="raise",
+    )
+    for n_drawn in (N_STEPS, 0):
+        drawn = at_step()
+        with pytest.raises(RuntimeError, match="on_shortfall"):
+            failing.fit_resample(X, Y)
+        assert len(drawn) == n_drawn
+        assert len(list(tmp_path.glob("*.checkpoint"))) == 1
+
+
 def test_what_user_callables_draw_from_torchs_global_generator_goes_on_too(tmp_path, at_step):
     parameters = {"network": Dropping, "regularizer": noisy_regularizer}
     expected = balancer(**parameters).fit(X, Y)
@@ -330,7 +345,7 @@ def test_a_full_disk_leaves_the_former_checkpoint_and_training_goes_on(
     fill(content)
     before = set(directory.iterdir())
     with pytest.warns(UserWarning, match="could not be written .*the one before it is kept"):
-        Checkpoint(left, left.stem).write({"weights": torch.zeros(len(content))})
+        Checkpoint(left).write({"weights": torch.zeros(len(content))})
     assert left.read_bytes() == content
     assert set(directory.iterdir()) == before
     with pytest.warns(UserWarning, match="training goes on"):
@@ -346,7 +361,7 @@ def test_writing_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(checkpoint_module.os, "fsync", fsync)
-    checkpoint = Checkpoint(tmp_path / "a.checkpoint", "a")
+    checkpoint = Checkpoint(tmp_path / "a.checkpoint")
     now[0] = 30.0
     assert checkpoint.is_due
     checkpoint.write({})

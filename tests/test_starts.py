@@ -116,6 +116,16 @@ def test_a_start_of_your_own_is_used():
     assert np.median(rows_from()[1][:, 2]) > 2
 
 
+def test_a_start_is_not_asked_about_classes_that_lack_no_rows():
+    def larger(labels, label):
+        counts = np.bincount(labels)
+        return np.flatnonzero(counts[labels] > counts[label])
+
+    balancer, rows = rows_from(start=larger)
+    assert balancer.sampling_strategy_ == {1: 0, 2: 40}
+    assert len(rows) == 40
+
+
 def test_a_bad_start_is_found_before_training(monkeypatch):
     monkeypatch.setattr("sklearn_diffult.stages.train", None)
     with pytest.raises(ValueError, match="start returned"):

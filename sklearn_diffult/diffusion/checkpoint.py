@@ -30,14 +30,12 @@ class Checkpoint:
     Parameters
     ----------
     path : Path
-        The file.
-    key : str
-        What the training depends on; a file with another key is not read.
+        The file, named by what the training depends on; one that was written under another name is
+        not read.
     """
 
-    def __init__(self, path: Path, key: str):
+    def __init__(self, path: Path):
         self.path = path
-        self.key = key
         self._due_at = time.monotonic() + CHECKPOINT_SECONDS
 
     @property
@@ -51,7 +49,7 @@ class Checkpoint:
             return None
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if content["key"] == self.key:
+            if content["key"] == self.path.stem:
                 return dict(content["state"])
             fault = "it belongs to another training"
         except Exception as error:  # foreign bytes may raise anything
@@ -68,7 +66,7 @@ class Checkpoint:
         started = time.monotonic()
         # Through memory: torch's own writer does not tell a full disk from other faults.
         content = io.BytesIO()
-        torch.save({"key": self.key, "state": state}, content)
+        torch.save({"key": self.path.stem, "state": state}, content)
         try:
             replace_file(self.path, content.getbuffer())
         except OSError as error:
@@ -108,7 +106,7 @@ def hold_checkpoint(
     try:
         for left_over in drafts_of(path):  # by processes killed in writing
             left_over.unlink(missing_ok=True)
-        yield Checkpoint(path, path.stem)
+        yield Checkpoint(path)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(lock.lock_file)
