@@ -24,12 +24,9 @@ def resolve_device(device: str) -> torch.device:
     ValueError
         If the name is unknown to torch or the device is not there.
     """
-    mps = getattr(torch.backends, "mps", None)
-    has_mps = mps is not None and mps.is_available()
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if has_mps else "cpu")
+        # Not mps, which nobody has run this on.
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
@@ -39,7 +36,7 @@ def resolve_device(device: str) -> torch.device:
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count(),
-        "mps": has_mps,
+        "mps": torch.backends.mps.is_available(),
     }
     if not available.get(resolved.type, False):
         raise ValueError(
