@@ -107,7 +107,7 @@ def _pieces(value: Any) -> Iterator[bytes | memoryview]:
 
 def _is_ours(value: Any) -> bool:
     """Tell this library's classes and functions, whose code `_own_sources` covers."""
-    return getattr(value, "__module__", "").partition(".")[0] == PACKAGE.name
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == PACKAGE.name
 
 
 def _pickled(value: Any) -> bytes:

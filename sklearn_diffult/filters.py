@@ -43,15 +43,16 @@ def leave_one_out(
         Rows and the number of the nearest other one of each. Rows that are alone have no part, nor
         have all but an even spread of `MAX_QUERIES` rows of a large class: a median needs no more.
     """
-    queries, nearest = [], []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        others = np.arange(len(rows)) if any_class else members
-        if len(others) > 1:
-            queries.append(_even_spread(members))
-            nearest.append(nearest_other(rows, queries[-1], others))
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    groups = [(_even_spread(members), members) for members in classes]
+    if any_class:
+        groups = [(np.concatenate([spread for spread, _ in groups]), np.arange(len(rows)))]
+    groups = [(queries, others) for queries, others in groups if len(others) > 1]
+    nearest = [nearest_other(rows, queries, others) for queries, others in groups]
     none = np.zeros(0, dtype=np.int64)
-    return np.concatenate([none, *queries]), np.concatenate([none, *nearest])
+    return np.concatenate([none, *(queries for queries, _ in groups)]), np.concatenate(
+        [none, *nearest]
+    )
 
 
 def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -338,7 +339,7 @@ class FilterPlan:
         Highest score allowed, per metric that is on.
     d1_min : float
         Rows whose d1 with regard to any class lies below are near-copies of a real row and never
-        kept. 0 leaves exact copies.
+        kept. 0 rejects exact copies only.
     copies_allowed : bool
         Whether even exact copies are no one's in particular.
     """

@@ -34,9 +34,10 @@ class PrivacyReport:
         - ``rows``: how many,
         - ``median`` and ``low``: median and 5th percentile of the distances,
         - ``copies``: rows that equal a real row,
-        - ``near_copies``: rows, copies among them, that the guard against near-copies takes for
-          one at its default `d1_min`: nearer to a real row than a tenth of the median distance
-          between neighbouring rows of that row's class.
+        - ``near_copies``: rows, copies among them, whose nearest real row is nearer than a tenth
+          of the median distance between neighbouring rows of that row's class, as by the default
+          `d1_min`. Where nothing is given away the guard against near-copies lets such rows
+          through: next to twins, and in tables of few values.
     overall : dict of str to int or float
         The same over all these classes; NaN for distances where no class got rows. Synthetic rows
         are mostly of small classes and real ones of large classes, so compare by class.

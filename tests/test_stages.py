@@ -480,6 +480,10 @@ VALUES = {
 }
 
 
+def test_a_function_that_knows_no_module_has_a_key_too():
+    assert key_of({}.get) == key_of({}.get)
+
+
 def test_different_values_have_different_keys():
     keys = {name: key_of(value) for name, value in VALUES.items()}
     assert len(set(keys.values())) == len(VALUES)
