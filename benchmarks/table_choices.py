@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/table_choices.py --jobs 2    # a quarter of an hour
     python benchmarks/table_choices.py --tables glass0
 
-How the rows weigh (the knobs between decisions and probabilities), how strict d3 is, and what
-dropout does for the table classifier. Folds, classifiers and scores are those of `tables.py`, two
-folds each. A table's lines come to ``benchmarks/results/table_choices.jsonl`` once it is done, and
-are not made again by a later call.
+How the rows weigh (the knobs between decisions and probabilities), how strict d3 is, what guidance
+does, and dropout for the table classifier. Folds, classifiers and scores are those of `tables.py`,
+two folds each. A table's lines come to ``benchmarks/results/table_choices.jsonl`` once it is done,
+and are not made again by a later call.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by row, omega 1": {"weighting": "row", "omega": 1},
     "d3_max 1": {"d3_max": 1.0},
     "d3_max None": {"d3_max": None},
+    "guidance_scale 1": {"guidance_scale": 1.0},
 }
+WAYS = (*REMEDIES, *VARIANTS)
 # The others would tell nothing new of dropout.
 OF_DROPOUT = (*REMEDIES, OURS)
 NO_DROPOUT = "WeightedTorchClassifier without dropout, twice the steps"
@@ -79,21 +81,24 @@ def _without_dropout(sample_shape: tuple[int, ...], n_classes: int) -> MLPClassi
     return MLPClassifierNetwork(sample_shape, n_classes, dropout=0.0)
 
 
-def measure(table: str) -> list[Record]:
-    """Score every way on both folds of a table."""
-    records: dict[str, list[Record]] = {way: [] for way in (*REMEDIES, *VARIANTS)}
+def measure(table: str, ways: list[str]) -> list[Record]:
+    """Score ways to balance on both folds of a table."""
+    records: dict[str, list[Record]] = {way: [] for way in ways}
     with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as memory:
         for fold in make_folds(load_table(table), n_repeats=1):
-            for way, remedy in REMEDIES.items():
-                records[way].append(score_all(way, remedy(fold), fold))
-            for way, parameters in VARIANTS.items():
-                balancer = DiffusionBalancer(random_state=fold.seed, memory=memory, **parameters)
-                training = Training(*balancer.fit_resample_weighted(fold.X, fold.y))
+            for way in ways:
+                training = REMEDIES[way](fold) if way in REMEDIES else balance(way, fold, memory)
                 records[way].append(score_all(way, training, fold))
     return [
         {"table": table, "method": way, **over_folds(folds), **machine()}
         for way, folds in records.items()
     ]
+
+
+def balance(way: str, fold: Fold, memory: str) -> Training:
+    """Balance by a line of VARIANTS, keeping what others need again."""
+    balancer = DiffusionBalancer(random_state=fold.seed, memory=memory, **VARIANTS[way])
+    return Training(*balancer.fit_resample_weighted(fold.X, fold.y))
 
 
 def score_all(way: str, training: Training, fold: Fold) -> Record:
@@ -120,11 +125,11 @@ def write_report(records: list[Record]) -> str:
     """Write means over tables and folds, one table per classifier."""
     ways = {(record["table"], record["method"]) for record in records}
     names = list(dict.fromkeys(record["table"] for record in records))
-    names = [name for name in names if all((name, way) in ways for way in (*REMEDIES, *VARIANTS))]
+    names = [name for name in names if all((name, way) in ways for way in WAYS)]
     parts = [f"Means over {len(names)} tables and two folds each: {', '.join(names)}."]
     for classifier in (*tables.CLASSIFIERS, NO_DROPOUT):
         lines = []
-        for way in OF_DROPOUT if classifier == NO_DROPOUT else (*REMEDIES, *VARIANTS):
+        for way in OF_DROPOUT if classifier == NO_DROPOUT else WAYS:
             own = [r for r in records if r["method"] == way and r["table"] in names]
             means = {m: np.mean([r["scores"][classifier][m] for r in own]) for m in METRICS}
             among = [share for r in own for share in r["among_majority"] if share is not None]
@@ -161,10 +166,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=1)
     chosen = parser.parse_args(arguments)
     path = RESULTS / "table_choices.jsonl"
-    known = {record["table"] for record in read_records(path)}
-    missing = [table for table in chosen.tables if table not in known]
+    known = {(record["table"], record["method"]) for record in read_records(path)}
+    missing = {table: [way for way in WAYS if (table, way) not in known] for table in chosen.tables}
     jobs = Parallel(n_jobs=chosen.jobs, return_as="generator_unordered")
-    for records in jobs(delayed(measure)(table) for table in missing):
+    for records in jobs(delayed(measure)(table, ways) for table, ways in missing.items() if ways):
         append_records(path, records)
         print(records[0]["table"], flush=True)
     publish(path, "table_choices.py", arguments, write_report(read_records(path)))

@@ -24,6 +24,8 @@ def check_objects(y: Any) -> None:
         If there is text among numbers.
     """
     values = np.asarray(y)
+    if isinstance(y, list | tuple) and values.dtype.kind in "US":
+        values = np.asarray(y, dtype=object)  # numpy makes text of numbers among text
     has_gaps = values.dtype.kind == "f" and np.isnan(values).any()
     if values.dtype.kind not in "OUS" and not has_gaps:
         return

@@ -48,8 +48,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
     ----------
     sampling_strategy : float, str, dict, callable or int, default="auto"
         As in imbalanced-learn: ``"auto"`` (same as ``"not majority"``) brings every class to the
-        size of the largest. An int is the paper's N_t: classes with fewer rows are brought up to
-        it, no class is cut.
+        size of the largest. An int from 2 on is the paper's N_t: classes with fewer rows are
+        brought up to it, no class is cut. A float, or 1, is the ratio of two classes.
     omega : float in [0, 1] or "auto", default="auto"
         How much synthetic rows weigh, see `weighting`. 0: real rows only. ``"auto"`` is 0.2
         for images, 0.1 for tables.

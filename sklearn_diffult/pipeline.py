@@ -310,7 +310,8 @@ def _array_or_series(y: Any) -> Any:
 def _message(reason: str) -> str:
     return (
         f"The weights of DiffusionBalancer cannot reach the final step: {reason}. Use a final "
-        "estimator whose fit takes sample_weight, and so does every estimator inside it "
-        "(requested by `set_fit_request(sample_weight=True)` where metadata routing is enabled); "
-        "or let all rows weigh the same: DiffusionBalancer(weighting='row', omega=1)."
+        "estimator whose fit takes sample_weight, and so does every estimator inside it (requested "
+        "by `set_fit_request(sample_weight=True)` where metadata routing is enabled); put what "
+        "tunes thresholds or calibrates around the whole pipeline; or let all rows weigh the same: "
+        "DiffusionBalancer(weighting='row', omega=1)."
     )

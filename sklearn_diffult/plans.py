@@ -34,7 +34,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "sampling_strategy": [
         Interval(Integral, 1, None, closed="left"),
         Interval(Real, 0, 1, closed="right"),
-        StrOptions({"auto", "majority", "not minority", "not majority", "all", "minority"}),
+        StrOptions({"auto", "not minority", "not majority", "all", "minority"}),
         Mapping,
         callable,
     ],

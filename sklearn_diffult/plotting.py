@@ -338,8 +338,14 @@ class SearchDisplay:
         distinct = np.unique(values)
         best = [max(np.flatnonzero(values == each), key=lambda i: first[i]) for each in distinct]
         chosen = np.array(candidates)[best]
+        # The one score of a search is called "score" whatever it is.
+        scoring = getattr(search, "scoring", None)
+        titles = {"score": scoring} if isinstance(scoring, str) else {}
         means, deviations = (
-            {name: np.asarray(results[f"{kind}_test_{name}"])[chosen] for name in names}
+            {
+                titles.get(name, name): np.asarray(results[f"{kind}_test_{name}"])[chosen]
+                for name in names
+            }
             for kind in ("mean", "std")
         )
         return cls(param, distinct, means, deviations)
@@ -364,8 +370,10 @@ class SearchDisplay:
             (line,) = ax.plot(self.values, mean, marker="o", markersize=4, label=name)
             low, high = mean - self.deviations[name], mean + self.deviations[name]
             ax.fill_between(self.values, low, high, color=line.get_color(), alpha=0.15, lw=0)
-        ax.set(xlabel=self.param, ylabel="score in the test folds")
-        ax.legend()
+        what = "score" if len(self.means) > 1 else next(iter(self.means))
+        ax.set(xlabel=self.param, ylabel=f"{what} in the test folds")
+        if len(self.means) > 1:
+            ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

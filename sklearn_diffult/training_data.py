@@ -123,11 +123,18 @@ def rows_to_generate(
     """Return how many rows each class lacks, by label; an int target is the paper's N_t.
 
     1 is the ratio that it is to imbalanced-learn: no class can lack rows of one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the target does not fit the labels, or holds what is no number of rows.
     """
+    classes, counts = np.unique(labels, return_counts=True)
+    sizes = dict(zip(classes.tolist(), counts.tolist(), strict=True))
+    if isinstance(target, bool):
+        raise TypeError(f"sampling_strategy={target!r} must be a number of rows or a ratio.")
     if isinstance(target, Integral) and target != 1:
-        classes, counts = np.unique(labels, return_counts=True)
-        per_class = zip(classes.tolist(), counts.tolist(), strict=True)
-        return {label: int(target) - n for label, n in per_class if n < int(target)}
+        return {label: int(target) - n for label, n in sizes.items() if n < int(target)}
     if isinstance(target, Integral):
         target = float(target)
     if isinstance(target, Mapping):
@@ -137,7 +144,15 @@ def rows_to_generate(
                 raise TypeError(
                     f"sampling_strategy[{label!r}]={n!r} must be a whole number of rows."
                 )
-    strategy = check_sampling_strategy(target, labels, "over-sampling")
+    try:
+        strategy = check_sampling_strategy(target, labels, "over-sampling")
+    except ValueError as error:
+        found = first_few([f"{label!r}: {n}" for label, n in sizes.items()])
+        raise ValueError(
+            f"sampling_strategy={target!r} does not fit the classes of y and their numbers of "
+            f"rows ({found}). It takes the rows that a class shall have in all, at least as many "
+            f"as it has, or for two classes the ratio of small to large. {error}"
+        ) from error
     return {getattr(label, "item", lambda x=label: x)(): int(n) for label, n in strategy.items()}
 
 
@@ -166,6 +181,7 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
         for n_rows, how_many in ((1, "a single row"), (2, "2 rows"))
         if (labels := [label for label, n in lacking if n == n_rows])
     ]
+    found += _spelt_alike(data.classes.tolist())
     if not wanted and isinstance(target, Integral):
         found.append(
             f"sampling_strategy={target!r} asks for {target} rows of each class, which all of them "
@@ -183,6 +199,20 @@ def concerns(data: TrainingData, wanted: Mapping[Any, int], target: Any) -> list
     title, *others = concerned
     names = first_few(others, MOST_CONCERNS)
     return [*found, f"{concerned[title]} Look at {len(others)} more like it: {names}."]
+
+
+def _spelt_alike(labels: list[Any]) -> list[str]:
+    """Say which labels differ in nothing but case or blanks, as misspelt ones do."""
+    spellings: dict[str, list[str]] = {}
+    for label in labels:
+        if isinstance(label, str):
+            spellings.setdefault("".join(label.split()).casefold(), []).append(label)
+    return [
+        f"y has the labels {first_few([repr(label) for label in alike])}, which differ in case or "
+        "blanks only, and takes them for classes of their own. If they are one, write them alike."
+        for alike in spellings.values()
+        if len(alike) > 1
+    ]
 
 
 def _subject(labels: list[Any]) -> str:

@@ -269,6 +269,25 @@ def test_the_balancer_says_what_labels_it_takes():
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("make", [balancer, classifier])
+def test_numbers_in_a_list_of_text_labels_are_refused(make):
+    y = ["no", "yes", 7] * 4
+    assert_refused(make(), TABLE, y, ["mixes text and numbers", "'no' and 7"])
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("X", [{"a": [1, 2]}, "data.csv"])
+def test_what_is_no_set_of_rows_is_refused(X):
+    assert_refused(balancer(), X, Y, ["X is no set of rows; give an array, a DataFrame"])
+
+
+def test_flat_images_after_images_are_refused_with_the_way_back():
+    fitted = classifier().fit(IMAGES, Y)
+    with pytest.raises(ValueError, match=r"fit saw \(8, 9\): X\.reshape\(-1, 8, 9\)"):
+        fitted.predict(IMAGES.reshape(len(IMAGES), -1))
+
+
+@pytest.mark.usefixtures("no_training")
 def test_thresholds_that_no_row_could_pass_are_refused():
     expected = ["d1_max=0.05", "greater than d1_min=0.1"]
     assert_refused(balancer(d1_max=0.05, d1_min=0.1), TABLE, Y, expected)
@@ -400,9 +419,11 @@ def test_every_parameter_is_tried(make):
 @pytest.mark.parametrize(
     ("sampling_strategy", "messages"),
     [
-        ({7: 10}, ["7", "not present"]),
-        ({0: 1}, ["8 samples", "1 samples"]),
-        (0.1, ["ratio"]),
+        ({7: 10}, ["sampling_strategy={7: 10}", "(0: 8, 1: 4)", "not present"]),
+        ({0: 1}, ["sampling_strategy={0: 1}", "8 samples", "1 samples"]),
+        (0.1, ["sampling_strategy=0.1", "(0: 8, 1: 4)", "the ratio of small to large"]),
+        (True, ["sampling_strategy=True", "number of rows or a ratio"]),
+        ("majority", ["'sampling_strategy'", "'not majority'"]),
         ({1: "8"}, ["sampling_strategy[1]='8'", "whole number"]),
         ({1: 8.5}, ["sampling_strategy[1]=8.5", "whole number"]),
     ],

@@ -156,6 +156,15 @@ def test_lines_go_through_the_candidate_that_is_best_by_the_first_score():
     assert list(by_refit.means) == ["b", "a"]
 
 
+def test_the_only_score_goes_by_the_name_of_scoring_and_needs_no_legend():
+    search = searched(CANDIDATES, score=A)
+    search.scoring = "balanced_accuracy"
+    display = SearchDisplay.from_search(search, param="omega").plot()
+    assert list(display.means) == ["balanced_accuracy"]
+    assert display.ax_.get_ylabel() == "balanced_accuracy in the test folds"
+    assert display.ax_.get_legend() is None
+
+
 def test_values_that_are_no_numbers_are_text():
     display = SearchDisplay.from_search(searched(CANDIDATES, score=A), param="depth").plot()
     assert display.values.tolist() == ["2", "None"]

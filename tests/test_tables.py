@@ -85,6 +85,15 @@ def test_a_class_of_one_or_two_rows_is_balanced_with_a_warning(n_rare, how_many)
     assert_balanced(X, y, *resampled)
 
 
+def test_labels_that_are_spelt_in_two_ways_are_told():
+    X, _ = mixed()
+    y = np.array(["no", "No", "yes", "no ", "maybe", "no"] * 10)
+    found = "y has the labels 'No', 'no', 'no ', which differ in case or blanks only"
+    with pytest.warns(UserWarning, match=found):
+        _, resampled = DiffusionBalancer(**QUICK).fit_resample(X, y)
+    assert set(Counter(resampled.tolist()).values()) == {20}
+
+
 @pytest.mark.parametrize("container", [pd.DataFrame, np.array])
 def test_a_column_with_a_value_for_almost_every_row_is_warned_about(container):
     frame, y = mixed()

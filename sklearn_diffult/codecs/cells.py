@@ -183,7 +183,7 @@ def _kind_of(types: set[type]) -> str:
 
 def _refuse(title: str, what: str) -> None:
     raise TypeError(
-        f"{title} holds {what}; in a table, an argument must be a string, a truth value or a "
+        f"{title} holds {what}; in a table, a value must be a string, a truth value or a "
         "number. Encode dates and time spans as numbers (days since a date) or as categories "
         "(weekday, month), and spread nested values over columns."
     )

@@ -69,11 +69,16 @@ def check_rows(shape: tuple[int, ...], name: str) -> None:
         raise ValueError(
             f"{name} is empty: its shape is {shape}; give at least one row and one column."
         )
+    if not shape:
+        raise ValueError(
+            f"{name} is no set of rows; give an array, a DataFrame, a sparse matrix, or a list of "
+            "rows or images."
+        )
     if len(shape) != 2:
         raise ValueError(
             f"{name} has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
             "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one). Of a single "
-            "column, reshape(-1, 1) or to_frame() makes a table."
+            "column, reshape(-1, 1) or to_frame() makes a table, of a single row reshape(1, -1)."
         )
 
 

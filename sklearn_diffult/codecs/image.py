@@ -159,7 +159,7 @@ class ImageCodec:
             if sparse.issparse(X):
                 raise TypeError("X is sparse; images must be dense arrays. Use X.toarray().")
             pixels = open_array(X, "X")
-        _check_pixels(pixels)
+        _check_pixels(pixels, getattr(self, "pixel_shape_", None))
         return pixels
 
     def _unflatten(self, X: Any) -> np.ndarray:
@@ -243,11 +243,12 @@ def _open_pillow(images: Any) -> np.ndarray:
     return np.stack([np.asarray(image) for image in images])
 
 
-def _check_pixels(pixels: np.ndarray) -> None:
+def _check_pixels(pixels: np.ndarray, seen: tuple[int, ...] | None) -> None:
     if pixels.ndim not in (3, 4):
+        hint = f" fit saw {seen}: X.reshape(-1, {', '.join(map(str, seen))})." if seen else ""
         raise ValueError(
             f"X has {pixels.ndim} axes; images are (n, height, width), (n, height, width, "
-            "channels), (n, channels, height, width), or flat rows with image_shape."
+            f"channels), (n, channels, height, width), or flat rows with image_shape.{hint}"
         )
     if pixels.dtype.kind not in "buif":
         raise TypeError(
