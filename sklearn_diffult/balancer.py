@@ -409,9 +409,9 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         """Follow the main path: encode, train, generate, filter, weigh, decode."""
         data, wanted, stages = self._encode(X, y)
         omega, temper = weight_plan(self, data.codec.is_image)
-        if callable(self.weighting):
-            check_weighting(self.weighting, omega, data, wanted)
         with stages.resumable():
+            if callable(self.weighting):
+                check_weighting(self.weighting, omega, data, wanted)
             result = stages.train()
             evidence = stages.evidence()
             candidates = stages.generate(result.denoiser, evidence)
@@ -436,10 +436,9 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         filter_plan(self, is_image=True)
         data = check_training_data(X, y, self.image_shape, self.categorical_features)
         wanted = rows_to_generate(self.sampling_strategy, data.labels)
-        stages = Stages(self, data, wanted)
         for message in concerns(data, wanted, self.sampling_strategy):
             warn(message)
-        return data, wanted, stages
+        return data, wanted, Stages(self, data, wanted)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

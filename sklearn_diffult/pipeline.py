@@ -17,6 +17,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_diffult._carriers import all_equal, attach_weights, detach_weights, receive
+from sklearn_diffult._labels import check_objects
 from sklearn_diffult.training_data import rows_to_generate
 from sklearn_diffult.weights import compute_weights
 
@@ -55,7 +56,7 @@ class Pipeline(imblearn.pipeline.Pipeline):
     Raises
     ------
     ValueError
-        From ``fit``: if weights differ from 1 and the final step, or an estimator inside it,
+        From ``fit``: if weights are not all alike and the final step, or an estimator inside it,
         takes none or a later sampler would lose them; or if the user also gives weights.
 
     See Also
@@ -106,18 +107,17 @@ class Pipeline(imblearn.pipeline.Pipeline):
         y = _array_or_series(y)
         self._refuse_foreign_weights(makers, routed_params, received)
         problem = self._why_weights_cannot_arrive(makers)
-        expects_weights = (
-            not all_equal(received)
-            if received is not None
-            else any(_will_weigh(self.steps[i][1], y) for i in makers)
-        )
-        if problem and expects_weights:
-            raise ValueError(problem)
-        if y.ndim > 1 and expects_weights:
-            raise ValueError(
+        if y.ndim > 1:
+            problem = (
                 f"y has shape {y.shape}, and weights travel with one label per row; give "
                 "y.argmax(axis=1) in the place of one-hot columns."
             )
+        if problem and (
+            not all_equal(received)
+            if received is not None
+            else any(_will_weigh(self.steps[i][1], y) for i in makers)
+        ):
+            raise ValueError(problem)
 
         if received is not None:
             y = attach_weights(y, received)
@@ -290,17 +290,23 @@ def _will_weigh(balancer: Any, y: Any) -> bool:
     labels = np.asarray(y)
     if labels.ndim > 1 or not isinstance(weighting, str):
         return True
-    if any(rows_to_generate(getattr(balancer, "sampling_strategy", "auto"), labels).values()):
-        return True
     # "auto" weighs unequal classes differently, as 0 does.
     temper: Any = getattr(balancer, "weight_temper", "auto")
     temper = 0.0 if temper == "auto" else temper
     none = np.zeros(len(labels), dtype=bool)
-    return not all_equal(compute_weights(labels, none, 0.0, weighting, temper))
+    try:
+        wanted = rows_to_generate(getattr(balancer, "sampling_strategy", "auto"), labels)
+        weights = compute_weights(labels, none, 0.0, weighting, temper)
+    except (TypeError, ValueError):
+        # Steps before the balancer may change y; if none does, it says best what is wrong.
+        return True
+    return any(wanted.values()) or not all_equal(weights)
 
 
 def _array_or_series(y: Any) -> Any:
     """Labels in a container that can carry weights; a single column becomes one-dimensional."""
+    if isinstance(y, list | tuple):
+        check_objects(y)  # an array makes text of numbers among text
     y = y if hasattr(y, "iloc") else np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         return y.iloc[:, 0] if hasattr(y, "iloc") else y[:, 0]

@@ -334,17 +334,15 @@ class SearchDisplay:
         values = np.array(found if all(map(_is_number, found)) else list(map(str, found)))
         values = values.astype(float) if values.dtype.kind in "biuf" else values
         # A candidate whose fit failed has no score.
-        first = np.nan_to_num(results[f"mean_test_{names[0]}"][candidates], nan=-np.inf)
+        deciding = next(iter(names.values()))
+        first = np.nan_to_num(results[f"mean_test_{deciding}"][candidates], nan=-np.inf)
         distinct = np.unique(values)
         best = [max(np.flatnonzero(values == each), key=lambda i: first[i]) for each in distinct]
         chosen = np.array(candidates)[best]
-        # The one score of a search is called "score" whatever it is.
-        scoring = getattr(search, "scoring", None)
-        titles = {"score": scoring} if isinstance(scoring, str) else {}
         means, deviations = (
             {
-                titles.get(name, name): np.asarray(results[f"{kind}_test_{name}"])[chosen]
-                for name in names
+                title: np.asarray(results[f"{kind}_test_{name}"])[chosen]
+                for title, name in names.items()
             }
             for kind in ("mean", "std")
         )
@@ -382,13 +380,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
-def _scores_of(search: Any, scores: Sequence[str] | None) -> list[str]:
-    """Names of the scores to show, the one that decides first."""
-    prefix = "mean_test_"
+def _scores_of(search: Any, scores: Sequence[str] | None) -> dict[str, str]:
+    """Titles of the scores to show and their names in the results, the one that decides first."""
+    prefix, scoring = "mean_test_", getattr(search, "scoring", None)
     known = [key.removeprefix(prefix) for key in search.cv_results_ if key.startswith(prefix)]
+    # Whatever it is, the one score of a search is called "score" there.
+    if known == ["score"] and isinstance(scoring, str):
+        known, names = [scoring], {scoring: "score"}
+    else:
+        names = {name: name for name in known}
     refit = getattr(search, "refit", None)
     if scores is None:
-        return sorted(known, key=lambda name: name != refit)
+        scores = sorted(known, key=lambda name: name != refit)
     if isinstance(scores, str) or not scores or not set(scores) <= set(known):
         raise ValueError(f"scores={scores!r} must be a list of names among {known}.")
-    return list(scores)
+    return {title: names[title] for title in scores}

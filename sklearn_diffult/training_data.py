@@ -135,6 +135,9 @@ def rows_to_generate(
         raise TypeError(f"sampling_strategy={target!r} must be a number of rows or a ratio.")
     if isinstance(target, Integral) and target != 1:
         return {label: int(target) - n for label, n in sizes.items() if n < int(target)}
+    asked = repr(target)
+    if callable(target):
+        target = target(labels)
     if isinstance(target, Integral):
         target = float(target)
     if isinstance(target, Mapping):
@@ -149,7 +152,7 @@ def rows_to_generate(
     except ValueError as error:
         found = first_few([f"{label!r}: {n}" for label, n in sizes.items()])
         raise ValueError(
-            f"sampling_strategy={target!r} does not fit the classes of y and their numbers of "
+            f"sampling_strategy={asked} does not fit the classes of y and their numbers of "
             f"rows ({found}). It takes the rows that a class shall have in all, at least as many "
             f"as it has, or for two classes the ratio of small to large. {error}"
         ) from error
@@ -205,13 +208,17 @@ def _spelt_alike(labels: list[Any]) -> list[str]:
     """Say which labels differ in nothing but case or blanks, as misspelt ones do."""
     spellings: dict[str, list[str]] = {}
     for label in labels:
-        if isinstance(label, str):
+        # Letters by themselves are apt to differ in case.
+        if isinstance(label, str) and len(label) > 1:
             spellings.setdefault("".join(label.split()).casefold(), []).append(label)
+    groups = [alike for alike in spellings.values() if len(alike) > 1]
+    if not groups:
+        return []
+    more = f" ({len(groups) - 1} more groups are like them)" if len(groups) > 1 else ""
     return [
-        f"y has the labels {first_few([repr(label) for label in alike])}, which differ in case or "
-        "blanks only, and takes them for classes of their own. If they are one, write them alike."
-        for alike in spellings.values()
-        if len(alike) > 1
+        f"y has the labels {first_few([repr(label) for label in groups[0]])}, which differ in case "
+        f"or blanks only{more}, and takes them for classes of their own. If they are one, write "
+        "them alike."
     ]
 
 

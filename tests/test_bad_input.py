@@ -17,6 +17,7 @@ import sklearn_diffult.classifier
 import sklearn_diffult.evidence
 import sklearn_diffult.stages
 from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
+from sklearn_diffult._torch import resolve_device
 from sklearn_diffult.diffusion.denoiser import Denoiser
 
 RANDOM = np.random.RandomState(0)
@@ -283,8 +284,10 @@ def test_what_is_no_set_of_rows_is_refused(X):
 
 def test_flat_images_after_images_are_refused_with_the_way_back():
     fitted = classifier().fit(IMAGES, Y)
-    with pytest.raises(ValueError, match=r"fit saw \(8, 9\): X\.reshape\(-1, 8, 9\)"):
+    with pytest.raises(ValueError, match=r"fit saw \(8, 9\): X\.reshape\(-1, \*\(8, 9\)\)"):
         fitted.predict(IMAGES.reshape(len(IMAGES), -1))
+    with pytest.raises(ValueError, match="flat rows with image_shape.$"):
+        fitted.predict(IMAGES.reshape(len(IMAGES) // 2, -1))
 
 
 @pytest.mark.usefixtures("no_training")
@@ -424,12 +427,37 @@ def test_every_parameter_is_tried(make):
         (0.1, ["sampling_strategy=0.1", "(0: 8, 1: 4)", "the ratio of small to large"]),
         (True, ["sampling_strategy=True", "number of rows or a ratio"]),
         ("majority", ["'sampling_strategy'", "'not majority'"]),
+        (lambda y: {1: 8.5}, ["sampling_strategy[1]=8.5", "whole number"]),
         ({1: "8"}, ["sampling_strategy[1]='8'", "whole number"]),
         ({1: 8.5}, ["sampling_strategy[1]=8.5", "whole number"]),
     ],
 )
 def test_a_sampling_strategy_that_the_labels_do_not_allow_is_refused(sampling_strategy, messages):
     assert_refused(balancer(sampling_strategy=sampling_strategy), TABLE, Y, messages)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_a_strategy_of_ones_own_raises_is_its_own():
+    def broken(y):
+        raise ValueError("my own fault")
+
+    with pytest.raises(ValueError, match="^my own fault$"):
+        balancer(sampling_strategy=broken).fit(TABLE, Y)
+
+
+def test_a_random_state_is_left_as_it_was_where_a_call_is_refused():
+    state = np.random.RandomState(3)
+    before = state.get_state()[1:3]
+    parameters = {"weighting": lambda y, mask, omega: np.ones(3), "random_state": state}
+    with pytest.raises(ValueError, match="shape"):
+        balancer(**parameters).fit_resample(TABLE, Y)
+    np.testing.assert_array_equal(state.get_state()[1], before[0])
+    assert state.get_state()[2] == before[1]
+
+
+def test_auto_takes_no_device_that_nobody_tried(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.usefixtures("no_training")

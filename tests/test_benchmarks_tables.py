@@ -342,6 +342,27 @@ def test_the_exponent_of_growth_is_found():
     assert slope([10, 100, 1000], [3 * n**1.5 for n in (10, 100, 1000)]) == pytest.approx(1.5)
 
 
+def test_choices_for_tables_make_only_the_ways_that_are_missing(tmp_path, monkeypatch):
+    import table_choices
+
+    asked = []
+
+    def measure(table, ways):
+        asked.append((table, ways))
+        return [{"table": table, "method": way} for way in ways]
+
+    monkeypatch.setattr(table_choices, "RESULTS", tmp_path)
+    monkeypatch.setattr(table_choices, "measure", measure)
+    monkeypatch.setattr(table_choices, "write_report", lambda records: f"{len(records)} records")
+    first, *others = ways = list(table_choices.WAYS)
+    line = json.dumps({"table": "glass0", "method": first})
+    (tmp_path / "table_choices.jsonl").write_text(line + "\n")
+    for _ in range(2):
+        table_choices.main(["--tables", "glass0", "crx"])
+    assert asked == [("glass0", others), ("crx", ways)]
+    assert f"{2 * len(ways)} records" in (tmp_path / "table_choices.md").read_text()
+
+
 def test_a_case_that_takes_too_long_is_killed():
     from table_time import run_case
 

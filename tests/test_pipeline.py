@@ -371,6 +371,29 @@ def test_labels_in_a_single_column_are_labels(column):
     np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(X))
 
 
+def test_a_strategy_is_of_the_rows_that_the_steps_before_leave():
+    fewer = RandomUnderSampler(sampling_strategy={"many": 12}, random_state=0)
+    strategy = {"many": 14, "few": 16}
+    pipeline = make_pipeline(fewer, balancer(sampling_strategy=strategy), LogisticRegression())
+    pipeline.fit(X, Y)
+    assert pipeline[1].sampling_strategy_ == {"many": 2, "few": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda y: [*y[:-1], None], ValueError, "1 rows have no label"),
+        (lambda y: [*y[:-1], np.nan], ValueError, "1 rows have no label"),
+        (lambda y: [*y[:-1], 7], TypeError, "y mixes text and numbers, such as '.*' and 7"),
+        (lambda y: np.array([*y[:-1], 7], dtype=object), TypeError, "y mixes text and numbers"),
+        (lambda y: ["many"] * len(y), ValueError, "y holds one class only"),
+    ],
+)
+def test_bad_labels_are_told_as_by_the_balancer_itself(change, error, message):
+    with pytest.raises(error, match=message):
+        make_pipeline(balancer(), LogisticRegression()).fit(X, change(Y.tolist()))
+
+
 def test_one_hot_labels_are_refused_before_training(monkeypatch):
     monkeypatch.setattr("sklearn_diffult.stages.train", None)
     with pytest.raises(ValueError, match="argmax"):

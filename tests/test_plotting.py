@@ -161,6 +161,7 @@ def test_the_only_score_goes_by_the_name_of_scoring_and_needs_no_legend():
     search.scoring = "balanced_accuracy"
     display = SearchDisplay.from_search(search, param="omega").plot()
     assert list(display.means) == ["balanced_accuracy"]
+    SearchDisplay.from_search(search, param="omega", scores=["balanced_accuracy"])
     assert display.ax_.get_ylabel() == "balanced_accuracy in the test folds"
     assert display.ax_.get_legend() is None
 

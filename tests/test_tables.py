@@ -94,6 +94,16 @@ def test_labels_that_are_spelt_in_two_ways_are_told():
     assert set(Counter(resampled.tolist()).values()) == {20}
 
 
+def test_many_labels_that_are_spelt_alike_are_one_warning_and_letters_none():
+    X, _ = mixed()
+    with pytest.warns(
+        UserWarning, match=r"'AA', 'Aa', 'aa', .* \(1 more groups are like them\)"
+    ) as told:
+        DiffusionBalancer(**QUICK).fit(X, ["AA", "Aa", "aa", "Bb", "bb", "bb"] * 10)
+    assert len(told) == 1
+    DiffusionBalancer(**QUICK).fit(X, ["A", "a", "b"] * 20)
+
+
 @pytest.mark.parametrize("container", [pd.DataFrame, np.array])
 def test_a_column_with_a_value_for_almost_every_row_is_warned_about(container):
     frame, y = mixed()

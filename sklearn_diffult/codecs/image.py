@@ -245,7 +245,8 @@ def _open_pillow(images: Any) -> np.ndarray:
 
 def _check_pixels(pixels: np.ndarray, seen: tuple[int, ...] | None) -> None:
     if pixels.ndim not in (3, 4):
-        hint = f" fit saw {seen}: X.reshape(-1, {', '.join(map(str, seen))})." if seen else ""
+        is_flat = seen is not None and pixels.ndim == 2 and pixels.shape[1] == math.prod(seen)
+        hint = f" fit saw {seen}: X.reshape(-1, *{seen})." if is_flat else ""
         raise ValueError(
             f"X has {pixels.ndim} axes; images are (n, height, width), (n, height, width, "
             f"channels), (n, channels, height, width), or flat rows with image_shape.{hint}"
