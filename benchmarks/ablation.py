@@ -69,11 +69,15 @@ class Variant:
     recipe: Callable[[Task, dict[str, Any]], Training] | None = None
 
 
+def new_balancer(task: Task, parameters: dict[str, Any]) -> DiffusionBalancer:
+    """Build the base's balancer with other parameters."""
+    common = {"memory": CACHE, "random_state": task.seed, "verbose": 1}
+    return DiffusionBalancer(**common | BASE_PARAMETERS | parameters)
+
+
 def balance(task: Task, parameters: dict[str, Any]) -> Training:
     """Balance, keeping generators and candidates for other variants."""
-    balancer = DiffusionBalancer(
-        **{"memory": CACHE, "random_state": task.seed, "verbose": 1}, **BASE_PARAMETERS | parameters
-    )
+    balancer = new_balancer(task, parameters)
     return Training(*balancer.fit_resample_weighted(task.X, task.y))
 
 
@@ -90,11 +94,8 @@ def head_share(share: float) -> Callable[[Task, dict[str, Any]], Training]:
         is_head = counts > np.median(counts)
         drawn = np.random.RandomState(task.seed).rand(len(task.y))
         seen = ~is_head[task.y] | (drawn < share)
-        balancer = DiffusionBalancer(
-            **{"memory": CACHE, "random_state": task.seed, "verbose": 1},
-            **BASE_PARAMETERS | parameters,
-            sampling_strategy={label: int(counts.max()) for label in np.flatnonzero(~is_head)},
-        )
+        wanted = {label: int(counts.max()) for label in np.flatnonzero(~is_head)}
+        balancer = new_balancer(task, {"sampling_strategy": wanted, **parameters})
         X, y = balancer.fit_resample(task.X[seen], task.y[seen])
         synthetic = balancer.synthetic_mask_
         X = np.concatenate([task.X, X[synthetic]])
@@ -263,6 +264,7 @@ def write_report(records: list[Record]) -> str:
         "| Frechet distance | inception score | synthetic rows |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    shown = {record["method"]: record for record in records if record["seed"] == seed}
     group = ""
     for name, variant in VARIANTS.items():
         if name not in table:
@@ -272,8 +274,9 @@ def write_report(records: list[Record]) -> str:
             lines.append(f"| **{group}** |" + " |" * 9)
         difference = paired_difference(table[name], table.get(BASE, {}))
         against = f"{difference.mean():+.1f}" if len(difference) and name != BASE else ""
-        own = [r for r in records if (r["method"], r["seed"]) == (name, seed)]
-        cells = _cells(table[name][seed], own[-1], against) if own else ["", against, *[""] * 6]
+        cells = ["", against, *[""] * 6]
+        if name in shown:
+            cells = _cells(table[name][seed], shown[name], against)
         lines.append("| " + " | ".join([name, str(len(table[name])), *cells]) + " |")
     return "\n".join(lines) + f"\n\nAll but differences: seed {seed}.\n"
 

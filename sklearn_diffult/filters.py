@@ -44,15 +44,15 @@ def leave_one_out(
         have all but an even spread of `MAX_QUERIES` rows of a large class: a median needs no more.
     """
     classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    groups = [(_even_spread(members), members) for members in classes]
+    spreads = [_even_spread(members) for members in classes]
     if any_class:
-        groups = [(np.concatenate([spread for spread, _ in groups]), np.arange(len(rows)))]
-    groups = [(queries, others) for queries, others in groups if len(others) > 1]
-    nearest = [nearest_other(rows, queries, others) for queries, others in groups]
-    none = np.zeros(0, dtype=np.int64)
-    return np.concatenate([none, *(queries for queries, _ in groups)]), np.concatenate(
-        [none, *nearest]
-    )
+        classes, spreads = [np.arange(len(rows))], [np.concatenate(spreads)]
+    found = [np.zeros((2, 0), dtype=np.int64)]
+    for others, asked in zip(classes, spreads, strict=True):
+        if len(others) > 1:
+            found.append(np.stack([asked, nearest_other(rows, asked, others)]))
+    queries, nearest = np.concatenate(found, axis=1)
+    return queries, nearest
 
 
 def leave_one_out_distances(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_diffult._carriers import all_equal, attach_weights, detach_weights, receive
 from sklearn_diffult._labels import check_objects
+from sklearn_diffult.plans import resolve
 from sklearn_diffult.training_data import rows_to_generate
 from sklearn_diffult.weights import compute_weights
 
@@ -291,8 +292,7 @@ def _will_weigh(balancer: Any, y: Any) -> bool:
     if labels.ndim > 1 or not isinstance(weighting, str):
         return True
     # "auto" weighs unequal classes differently, as 0 does.
-    temper: Any = getattr(balancer, "weight_temper", "auto")
-    temper = 0.0 if temper == "auto" else temper
+    temper = resolve(getattr(balancer, "weight_temper", "auto"), 0.0)
     none = np.zeros(len(labels), dtype=bool)
     try:
         wanted = rows_to_generate(getattr(balancer, "sampling_strategy", "auto"), labels)

@@ -384,14 +384,13 @@ def _scores_of(search: Any, scores: Sequence[str] | None) -> dict[str, str]:
     """Titles of the scores to show and their names in the results, the one that decides first."""
     prefix, scoring = "mean_test_", getattr(search, "scoring", None)
     known = [key.removeprefix(prefix) for key in search.cv_results_ if key.startswith(prefix)]
+    names = {name: name for name in known}
     # Whatever it is, the one score of a search is called "score" there.
     if known == ["score"] and isinstance(scoring, str):
-        known, names = [scoring], {scoring: "score"}
-    else:
-        names = {name: name for name in known}
+        names = {scoring: "score"}
     refit = getattr(search, "refit", None)
     if scores is None:
-        scores = sorted(known, key=lambda name: name != refit)
-    if isinstance(scores, str) or not scores or not set(scores) <= set(known):
-        raise ValueError(f"scores={scores!r} must be a list of names among {known}.")
+        scores = sorted(names, key=lambda name: name != refit)
+    if isinstance(scores, str) or not scores or not set(scores) <= set(names):
+        raise ValueError(f"scores={scores!r} must be a list of names among {list(names)}.")
     return {title: names[title] for title in scores}

@@ -70,25 +70,25 @@ class Stages:
     """
 
     def __init__(self, parameters: Any, data: TrainingData, wanted: Mapping[Any, int]):
-        self._parameters, self._data, self._wanted = parameters, data, wanted
+        self._parameters, self._data = parameters, data
         self._cache = StageCache(parameters.memory)
         if parameters.checkpoint is not None:
             _make_directory(parameters.checkpoint)
         self._is_image = data.codec.is_image
         self._device = resolve_device(parameters.device)
-        self._check_own_parts()
+        self._check_own_parts(wanted)
         random_state = parameters.random_state
         is_drawn_from = isinstance(random_state, np.random.RandomState)
         self._random_state_before = random_state.get_state() if is_drawn_from else None
         self._seeds = self._draw_seeds()
 
-    def _check_own_parts(self) -> None:
+    def _check_own_parts(self, wanted: Mapping[Any, int]) -> None:
         """Find out before training whether the user's own starts and solver are such."""
         plan = generation_plan(self._parameters, self._is_image, self._device)
         with own_randomness(self._parameters, 0, self._device):
             if plan.start is not None:
                 for index, label in enumerate(self._data.classes.tolist()):
-                    if self._wanted.get(label):
+                    if wanted.get(label):
                         eligible_rows(plan.start, self._data.indices, index)
             if callable(self._parameters.solver):
                 check_solver(plan.solver, self._data.codec.sample_shape, plan.n_steps, self._device)
@@ -154,10 +154,8 @@ class Stages:
         return self._wrap(network)
 
     def _wrap(self, network: torch.nn.Module) -> Denoiser:
-        sigma_data = 1.0
-        if self._is_image:
-            sigma_data = float(self._data.encoded.std(correction=0)) or sigma_data
-        return Denoiser(network, sigma_data, len(self._data.classes))
+        deviation = float(self._data.encoded.std(correction=0)) if self._is_image else 1.0
+        return Denoiser(network, deviation or 1.0, len(self._data.classes))
 
     @contextlib.contextmanager
     def resumable(self) -> Iterator[None]:

@@ -38,7 +38,6 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if "cuda" in request.keywords:
         return
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     # For processes that the test starts.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
