@@ -17,7 +17,15 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
 from sklearn_diffult._recording import RecordedSteps, is_recordable
-from sklearn_diffult._torch import autocast, learning, progress, sent, threads_for, undisturbed
+from sklearn_diffult._torch import (
+    AdamW,
+    autocast,
+    learning,
+    progress,
+    sent,
+    threads_for,
+    undisturbed,
+)
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -302,14 +310,14 @@ def _finite(losses: list[float]) -> list[float]:
     return losses
 
 
-def _adamw(module: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def _adamw(module: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
     """AdamW that decays matrices and kernels only, not biases and norms."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+    return AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
 
 
 @contextlib.contextmanager

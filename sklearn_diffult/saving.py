@@ -312,8 +312,7 @@ def _restore_denoiser(
         claim(type(n_groups) is int and n_groups > 0, "groups")
         claim(norm.num_channels % n_groups == 0, "groups")
         norm.num_groups = n_groups
-    denoiser = denoiser.to_empty(device="cpu")
-    denoiser.load_state_dict(state)
+    denoiser.load_state_dict(state, assign=True)
     return denoiser.eval().requires_grad_(False)
 
 

@@ -149,6 +149,26 @@ assert state() == before
     assert run.returncode == 0, run.stderr
 
 
+def test_no_fit_imports_the_compiler_of_torch_which_takes_seconds(tmp_path):
+    script = f"""
+import sys, numpy as np
+from sklearn_diffult import DiffusionBalancer, WeightedTorchClassifier
+rng = np.random.default_rng(0)
+y = np.repeat([0, 1], [30, 12])
+for X in (rng.normal(size=(42, 3)), rng.integers(256, size=(42, 8, 8), dtype=np.uint8)):
+    balancer = DiffusionBalancer(n_steps=2, d2_max=9.0, d3_max=9.0, max_rounds=2, random_state=0)
+    balancer.set_params(checkpoint={str(tmp_path)!r}).fit(X, y)
+    balancer.save({str(tmp_path / "saved")!r})
+    DiffusionBalancer.load({str(tmp_path / "saved")!r}).generate(2, label=1)
+    WeightedTorchClassifier(n_steps=2, random_state=0).fit(X, y).predict(X)
+print(sorted({{"sympy", "torch._dynamo"}} & sys.modules.keys()))
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True
+    )
+    assert run.stdout == "[]\n", run.stderr
+
+
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_files_and_functions_stay_short_enough_to_read(path):
     text = path.read_text()

@@ -419,7 +419,7 @@ def test_without_memory_for_one_row_training_stops():
 def test_a_loss_that_stops_being_finite_sends_training_back_once(monkeypatch, at_step):
     monkeypatch.setattr(trainer, "CHECK_EVERY", 5)
     monkeypatch.setattr(trainer, "KEEP_EVERY", 10)
-    spoil = torch.optim.AdamW.step
+    spoil = trainer.AdamW.step
     steps = []
 
     def step(optimizer, *args, **kwargs):
@@ -429,7 +429,7 @@ def test_a_loss_that_stops_being_finite_sends_training_back_once(monkeypatch, at
             with torch.no_grad():
                 optimizer.param_groups[0]["params"][0].fill_(torch.nan)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(trainer.AdamW, "step", step)
     drawn = at_step()
     with pytest.warns(UserWarning, match="nan at step 24; training goes on from step 20 with half"):
         found = balancer().fit(X, Y)

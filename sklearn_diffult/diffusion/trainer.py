@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sklearn_diffult._recording import RecordedSteps, is_recordable, is_recording
 from sklearn_diffult._torch import (
+    AdamW,
     autocast,
     explain_out_of_memory,
     learning,
@@ -231,7 +232,7 @@ class _Training:
         self._generators, self._device, self._dtype = generators, device, dtype
         self._average = ExponentialMovingAverage(denoiser, plan.ema_half_life)
         self._parameters = list(denoiser.parameters())
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = AdamW(
             self._parameters,
             plan.learning_rate,
             (0.9, 0.99),

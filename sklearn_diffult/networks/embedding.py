@@ -25,7 +25,10 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, n_classes: int, width: int, n_conditions: int = 0):
         super().__init__()
         self.width = width
-        self.label = nn.Embedding(n_classes + 1, width)
+        vectors = torch.empty(n_classes + 1, width)
+        if not vectors.is_meta:  # drawing none would import the compiler of torch
+            nn.init.normal_(vectors)
+        self.label = nn.Embedding.from_pretrained(vectors, freeze=False)
         # Without bias: an image that was not augmented adds nothing.
         self.augmentation = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
         self.noise_in = nn.Linear(width, width)
