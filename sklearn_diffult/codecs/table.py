@@ -103,7 +103,8 @@ class TableCodec:
         weights = np.asarray(weights, dtype=np.float64)[counted]
         names = list(X.columns) if is_dataframe(X) else None
         are_categories = _resolve_categories(self.categorical_features, columns, names)
-        columns = [replace(column, values=column.values[counted]) for column in columns]
+        if not counted.all():
+            columns = [replace(column, values=column.values[counted]) for column in columns]
         pairs = list(zip(columns, are_categories, strict=True))
         max_one_hot = self.max_one_hot
         self.fields_ = [Field.fit(*pair, weights, max_one_hot) for pair in pairs]
