@@ -214,7 +214,7 @@ def _spelt_alike(labels: list[Any]) -> list[str]:
     groups = [alike for alike in spellings.values() if len(alike) > 1]
     if not groups:
         return []
-    more = f" ({len(groups) - 1} more groups are like them)" if len(groups) > 1 else ""
+    more = f" (and {len(groups) - 1} more such)" if len(groups) > 1 else ""
     return [
         f"y has the labels {first_few([repr(label) for label in groups[0]])}, which differ in case "
         f"or blanks only{more}, and takes them for classes of their own. If they are one, write "
