@@ -180,7 +180,7 @@ VARIANTS: dict[str, Variant] = {
         for s in (0.5, 2.0)
     },
     "start head, noise 4": Variant("generation", {"start": "head", "start_noise": 4.0}),
-    # What did best alone, with more weight or a filter.
+    # What did best alone, with more weight, a filter or some of Balanced Softmax.
     **{
         f"guidance 1.0, {name}": Variant("combined", {"guidance_scale": 1.0, **changes})
         for name, changes in {
@@ -190,6 +190,11 @@ VARIANTS: dict[str, Variant] = {
             "coral": {"regularizer": "coral"},
         }.items()
     },
+    "guidance 1.0, half Balanced Softmax": Variant(
+        "combined",
+        {"guidance_scale": 1.0, "weight_temper": 0.5},
+        {"logit_adjustment": 0.5},
+    ),
     "no augmentation": Variant("training", {"augmentation": 0.0}),
     "cbdm": Variant("training", {"regularizer": "cbdm"}),
     "coral": Variant("training", {"regularizer": "coral"}),
