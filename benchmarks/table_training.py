@@ -57,7 +57,7 @@ def held_out_losses(name: str, change: str, seed: int) -> dict[str, float]:
     encoded = TableCodec().fit(table.X).encode(table.X)
     labels = torch.from_numpy(table.y)
     noise = LogNormalSigma(1.0)
-    factory = named_network("auto", tuple(encoded.shape[1:]), is_image=False)
+    factory = named_network("auto", tuple(encoded.shape[1:]))
     network = build(lambda: factory(tuple(encoded.shape[1:]), 2), new_generator(seed))
     changes = dict(CHANGES[change])
     plan = training_plan(DiffusionBalancer(), int((~unseen).sum()), is_image=False)

@@ -14,7 +14,6 @@ Series, labels changed in place) loses the weights or raises; it never hands on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import joblib
@@ -159,7 +158,7 @@ def attach_weights(y: Any, sample_weight: ArrayLike) -> Any:
     -------
     y : ndarray subclass or Series
         The same labels with the weights. Another container comes back as it is, with a warning
-        unless every weight is 1.
+        unless all weights are equal.
 
     Raises
     ------
@@ -258,24 +257,14 @@ class BalancedRows:
             raise AttributeError(name)
         self._refuse()
 
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
-
-    def __len__(self) -> int:
-        self._refuse()
-
-    def __iter__(self) -> Iterator[Any]:
-        self._refuse()
-
-    def __getitem__(self, key: Any) -> NoReturn:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             "scikit-learn's Pipeline cannot hand on the rows, labels and weights of "
             "DiffusionBalancer to this step: it passes X alone, and only a "
             f"WeightedTorchClassifier right after the balancer can unpack it. {USE_OUR_PIPELINE}"
         )
+
+    __array__ = __len__ = __iter__ = __getitem__ = _refuse
 
 
 def receive(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]:

@@ -1,4 +1,7 @@
-"""What a weighted training loop is made of: batches, schedule, hold-out, early stopping."""
+"""What a weighted training loop is made of: batches, schedule, hold-out, early stopping.
+
+Besides, what both estimators need around it: pickles for any device, a private global generator.
+"""
 
 from __future__ import annotations
 
@@ -128,6 +131,7 @@ def apply_in_blocks(
         for block in inputs.split(_BLOCK_ROWS):
             padding = block.new_zeros(_BLOCK_ROWS - len(block), *block.shape[1:])
             output = function(torch.cat([block, padding]).to(device))
+            # A view of a parameter asks for gradients even here.
             outputs.append(output[: len(block)].detach().float().cpu())
     return torch.cat(outputs).numpy()
 

@@ -1,4 +1,4 @@
-"""Nearest rows, by brute force: exact, in bounded memory, and with copies at distance 0."""
+"""Nearest rows: exact, in bounded memory, and with copies at distance 0."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def nearest_in_units(rows: np.ndarray, references: np.ndarray, units: np.ndarray
     """Least Euclidean distance of each row (n, d) to a reference (m, d), over its unit (m,)."""
     distinct = np.unique(units)
     if rows.size * len(references) < SEARCH * len(distinct):
-        n_at_a_time = max(1, BLOCK * BLOCK // 8 // len(references))
+        n_at_a_time = max(1, BLOCK_SIZE // len(references))
         blocks = [rows[i : i + n_at_a_time] for i in range(0, len(rows), n_at_a_time)]
         found = [(cdist(block, references) / units).min(axis=1) for block in blocks]
         return np.concatenate([np.zeros(0), *found])

@@ -118,18 +118,16 @@ def build(factory: Callable[[], nn.Module], generator: torch.Generator) -> nn.Mo
 def _initialise(module: nn.Module, generator: torch.Generator) -> None:
     for child in module.children():
         _initialise(child, generator)
-    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+    if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, generator=generator)
-    elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d):
+    elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
         module.reset_parameters()
-    elif type(module).__module__.split(".")[0] != "torch":
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None:
-            reset(generator)
+    elif (reset := getattr(module, "reset_parameters", None)) is not None:
+        reset(generator)
 
 
 class AdamW(torch.optim.AdamW):

@@ -352,7 +352,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
     def _check_rows(self, X: Any, reset: bool) -> Any:
         if has_columns(X):
             # scikit-learn's check would make one dtype of them all; the codec checks each.
-            check_rows(np.shape(X), "X")
+            check_rows(np.shape(X))
             return X if reset else compare_columns(self, X)
         if not looks_like_images(X):
             checks = {"ensure_all_finite": "allow-nan", "accept_sparse": "csr"}

@@ -54,34 +54,29 @@ def gather_evidence(
         return pickle.dumps(classifier.fit(rows[subset], indices[subset]))
 
     @functools.cache
-    def classifier_of(name: str, half: int | None = None) -> WeightedTorchClassifier:
+    def classifier_of(half: int | None) -> WeightedTorchClassifier:
+        name = "classifier" if half is None else f"classifier of half {half}"
         subset = np.flatnonzero((halves == half) | (halves == 2) | (half is None))
         classifier = pickle.loads(recall(name, lambda: train(subset)))
         # The one that trained it may have had another device.
         return classifier.set_params(**classifier_parameters)
-
-    def classifier_of_half(half: int) -> WeightedTorchClassifier:
-        return classifier_of(f"classifier of half {half}", half)
 
     def held_out_surprise() -> np.ndarray:
         held_out = np.full(len(rows), np.nan)
         for half in (0, 1):
             unseen = halves == half
             if unseen.any():
-                held_out[unseen] = _surprise(
-                    classifier_of_half(1 - half), rows[unseen], indices[unseen]
-                )
+                classifier = classifier_of(1 - half)
+                held_out[unseen] = _surprise(classifier, rows[unseen], indices[unseen])
         return held_out
 
     def surprise(flat: np.ndarray, label: int) -> np.ndarray:
         own, labels = flat.reshape(-1, *rows.shape[1:]), np.full(len(flat), label)
-        surprises = [_surprise(classifier_of_half(half), own, labels) for half in (0, 1)]
+        surprises = [_surprise(classifier_of(half), own, labels) for half in (0, 1)]
         return np.mean(surprises, axis=0)
 
     def embed(flat: np.ndarray, half: int | None = None) -> np.ndarray:
-        own = flat.reshape(-1, *rows.shape[1:])
-        classifier = classifier_of("classifier") if half is None else classifier_of_half(half)
-        return _outputs(classifier, "features", own)
+        return _outputs(classifier_of(half), "features", flat.reshape(-1, *rows.shape[1:]))
 
     return Evidence(
         encoded.flatten(1).numpy(),

@@ -85,7 +85,7 @@ def _even_spread(members: np.ndarray) -> np.ndarray:
 
 
 def class_scales(
-    values: np.ndarray, labels: np.ndarray, n_classes: int, statistic: Callable = np.nanmedian
+    values: np.ndarray, labels: np.ndarray, n_classes: int, statistic: Callable = np.median
 ) -> np.ndarray:
     """Typical value of real rows per class, pooled where a class has too few, shape (n_classes,).
 
@@ -272,7 +272,7 @@ def score_d3(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray:
     scales = evidence.remember(
         "d3",
         # The median surprise of easy classes is next to 0; the mean is their cross-entropy.
-        lambda: class_scales(held_out(), evidence.labels, evidence.n_classes, np.nanmean),
+        lambda: class_scales(held_out(), evidence.labels, evidence.n_classes, np.mean),
     )
     return evidence.surprise(rows, label) / max(scales[label], LEAST_SURPRISE)
 
@@ -295,7 +295,7 @@ def score_centre(evidence: Evidence, rows: np.ndarray, label: int) -> np.ndarray
             farthest_distances(features, evidence.labels),
             evidence.labels,
             evidence.n_classes,
-            np.nanmax,
+            np.max,
         ),
     )
     centre = features[evidence.labels == label].mean(axis=0)

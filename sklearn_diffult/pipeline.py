@@ -102,7 +102,7 @@ class Pipeline(imblearn.pipeline.Pipeline):
     def _fit(self, X: Any, y: Any = None, routed_params: Any = None, raw_params: Any = None) -> Any:
         X, y, received = receive(X, y)
         makers = [i for i, (_, s) in enumerate(self.steps[:-1]) if _makes_weights(s)]
-        if received is None and not makers:
+        if y is None or (received is None and not makers):
             return super()._fit(X, y, routed_params, raw_params)
 
         y = _array_or_series(y)
@@ -256,7 +256,9 @@ def _deaf_part(estimator: Any) -> str:
     """Name the innermost estimator because of which weights do not reach all of this one."""
     parts = (part for part in _learning_parts(estimator) if weight_parameter(part) is None)
     part = next(parts, None)
-    return type(estimator).__name__ if part is None else _deaf_part(part)
+    if part is not None:
+        return _deaf_part(part)
+    return repr(estimator) if isinstance(estimator, str) else type(estimator).__name__
 
 
 def _resamples(estimator: Any) -> bool:

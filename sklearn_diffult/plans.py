@@ -181,7 +181,7 @@ def build_network(
                 "torch.nn.Module; wrap a module as network=lambda shape, n_classes: module."
             )
         return copy.deepcopy(network)
-    factory = named_network(choice, shape, data.codec.is_image)
+    factory = named_network(choice, shape)
     return build(lambda: factory(shape, n_classes), new_generator(seed))
 
 

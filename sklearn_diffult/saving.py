@@ -292,7 +292,7 @@ def _restore_denoiser(
     state: dict[str, torch.Tensor],
 ) -> Denoiser:
     """Build the named network around the tensors of the file, once their shapes are seen to fit."""
-    factory = named_network(choice, codec.sample_shape, codec.is_image)
+    factory = named_network(choice, codec.sample_shape)
     # Without memory: shapes that a hostile file claims must not be allocated.
     with torch.device("meta"):
         network = factory(codec.sample_shape, n_classes)

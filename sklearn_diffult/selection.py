@@ -78,7 +78,7 @@ class Candidates:
         # No more than what is missing now can ever be needed for filling.
         badness = np.concatenate([*self.spare_badness, verdict.badness[rejected]])
         best = np.argsort(badness, kind="stable")[: self.missing]
-        self.spare = [torch.cat([*self.spare, rows[rejected]])[best.copy()]]
+        self.spare = [torch.cat([*self.spare, rows[rejected]])[best]]
         self.spare_badness = [badness[best]]
         for name, failed in verdict.failed.items():
             key = PREFIX + name
@@ -212,15 +212,11 @@ def shortfall_message(
 
 def _falls_short(report: dict[str, int], unasked: Collection[str]) -> bool:
     """Tell whether rows were missing, and would have been without the filters nobody asked for."""
-    if not report["filled"]:
+    if report["shortfall"] or not report["filled"]:
         return report["shortfall"] > 0
     rejected = sum(report[PREFIX + name] for name in _rejecting(report) if name not in unasked)
-    wanted = report["kept"] + report["filled"] + report["shortfall"]
-    return (
-        report["shortfall"] > 0
-        or report["generated"] - rejected < wanted
-        or report["filled"] > wanted / 2
-    )
+    wanted = report["kept"] + report["filled"]
+    return report["generated"] - rejected < wanted or report["filled"] > wanted / 2
 
 
 def _lets_some_pass(report: dict[str, int]) -> bool:

@@ -81,6 +81,7 @@ class Stages:
         is_drawn_from = isinstance(random_state, np.random.RandomState)
         self._random_state_before = random_state.get_state() if is_drawn_from else None
         self._seeds = self._draw_seeds()
+        self._filter_plan = filter_plan(parameters, self._is_image, data.codec.is_discrete)
 
     def _check_own_parts(self, wanted: Mapping[Any, int]) -> None:
         """Find out before training whether the user's own starts and solver are such."""
@@ -148,7 +149,7 @@ class Stages:
         choice, codec = self._parameters.network, self._data.codec
         if callable(choice):
             return self._new_denoiser()
-        factory = named_network(choice, codec.sample_shape, codec.is_image)
+        factory = named_network(choice, codec.sample_shape)
         with torch.device("meta"):
             network = factory(codec.sample_shape, len(self._data.classes))
         return self._wrap(network)
@@ -203,9 +204,7 @@ class Stages:
             self._as_the_user_gets_them,
             {
                 name: functools.partial(METRICS[name], evidence)
-                for name in filter_plan(
-                    self._parameters, self._is_image, self._data.codec.is_discrete
-                ).metrics
+                for name in self._filter_plan.metrics
             },
             lambda: self._evidence_key,
         )
@@ -217,9 +216,8 @@ class Stages:
         counts = {position[label]: n for label, n in wanted.items() if n > 0}
         if not counts:
             return Selection(data.encoded[:0], np.zeros(0, dtype=np.int64), [])
-        plan = filter_plan(parameters, self._is_image, data.codec.is_discrete)
         fill = parameters.on_shortfall == "fill"
-        return select(counts, candidates.draw, plan, parameters.max_rounds, fill)
+        return select(counts, candidates.draw, self._filter_plan, parameters.max_rounds, fill)
 
     def _as_the_user_gets_them(self, rows: torch.Tensor) -> torch.Tensor:
         """Round, clip, and bring into the columns' support."""
@@ -290,11 +288,7 @@ def generate_rows(
     """
     device = resolve_device(parameters.device)
     plan = generation_plan(parameters, codec.is_image, device)
-    real = None
-    if data is None:
-        plan = dataclasses.replace(plan, start=None)
-    else:
-        real = data.encoded, data.indices
+    real = None if data is None else (data.encoded, data.indices)
     if device.type != "cpu":
         denoiser = copy.deepcopy(denoiser).to(device)
     # Not the seed that the solver's generator has.

@@ -53,19 +53,18 @@ def _class_weights(
     All of it is that of the real rows. They are what the synthetic ones were told from, and a model
     with a regulariser would take a larger mass for more evidence than there is.
     """
-    weights = np.zeros(len(y))
     classes, indices = np.unique(y, return_inverse=True)
-    n_real = np.bincount(indices[~synthetic_mask], minlength=len(classes))
+    n_real, n_synthetic = (
+        np.bincount(indices[kind], minlength=len(classes))
+        for kind in (~synthetic_mask, synthetic_mask)
+    )
     shares = np.maximum(n_real, 1.0) ** temper
     masses = (n_real.sum() or len(y)) * shares / shares.sum()
-    for label, mass in zip(classes, masses, strict=True):
-        synthetic = (y == label) & synthetic_mask
-        real = (y == label) & ~synthetic_mask
-        # A class of one kind keeps its whole mass; but omega = 0 leaves no synthetic rows.
-        share = omega if real.any() and synthetic.any() else float(synthetic.any() and omega > 0)
-        weights[real] = mass * (1 - share) / max(1, real.sum())
-        weights[synthetic] = mass * share / max(1, synthetic.sum())
-    return weights
+    # A class of one kind keeps its whole mass; but omega = 0 leaves no synthetic rows.
+    split = np.where(n_real == 0, float(omega > 0), omega) * (n_synthetic > 0)
+    real = masses * (1 - split) / np.maximum(1, n_real)
+    synthetic = masses * split / np.maximum(1, n_synthetic)
+    return np.where(synthetic_mask, synthetic[indices], real[indices])
 
 
 WEIGHTINGS: dict[str, _Scheme] = {"row": _row_weights, "class": _class_weights}

@@ -132,6 +132,16 @@ def test_bad_rows_are_refused(make, case):
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("cell", ["2020-01-01", pd.Timestamp("2020-01-01")], ids=["text", "date"])
+@pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_flat_images_in_a_frame_hold_numbers_only(make, cell):
+    X = pd.DataFrame(IMAGES.reshape(len(IMAGES), -1))
+    X[3] = cell
+    messages = ["X has dtype object; pixels must be numbers"]
+    assert_refused(make(image_shape=IMAGES.shape[1:]), X, Y, messages, errors=TypeError)
+
+
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("X", [TABLE[:0], TABLE[:, :0], IMAGES[:0], pd.DataFrame(TABLE[:0])])
 @pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_empty_x_is_refused(make, X):

@@ -405,3 +405,10 @@ def test_the_part_that_takes_no_weights_is_named():
     for final in (voting, make_pipeline(StandardScaler(), voting)):
         with pytest.raises(ValueError, match="as the KNeighborsClassifier inside it does not"):
             make_pipeline(balancer(), final).fit(X, Y)
+    with pytest.raises(ValueError, match="as the 'passthrough' inside it does not"):
+        make_pipeline(balancer(), make_pipeline("passthrough")).fit(X, Y)
+
+
+def test_labels_are_asked_for_as_the_balancer_asks():
+    with pytest.raises(ValueError, match="DiffusionBalancer requires y to be passed, but y is None"):
+        pipe(OURS, torch_classifier()).fit(X)

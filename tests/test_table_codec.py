@@ -226,14 +226,6 @@ def test_a_column_keeps_at_most_a_thousand_numbers():
     np.testing.assert_array_equal(codec.fields_[0].codec.values[-10:], values[-10:])
 
 
-def test_rows_of_weight_zero_change_nothing():
-    X = np.array([[0.5], [3.0], [99.0], [6.0]])
-    codec = fitted(X, np.array([1.0, 2.0, 0.0, 3.0]))
-    other = fitted(X[[0, 1, 3]], np.array([1.0, 2.0, 3.0]))
-    assert torch.equal(codec.encode(X), other.encode(X))
-    assert fitted(X, np.array([0.0, 1.0, 0.0, 0.0])).sample_shape == (1,)
-
-
 def test_weights_count_as_rows_repeated():
     X = np.array([[0.5], [3.0], [6.0], [7.5]])
     weighted = fitted(X, np.array([1.0, 2.0, 3.0, 1.0]))

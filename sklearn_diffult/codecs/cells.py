@@ -95,13 +95,13 @@ def open_columns(X: Any) -> list[Cells]:
         If there are no rows or columns, or X is not 2-D.
     """
     if is_dataframe(X):
-        check_rows(X.shape, "X")
+        check_rows(X.shape)
         return [
             _open_series(X.iloc[:, position], f"column {name!r} of X")
             for position, name in enumerate(X.columns)
         ]
-    values = X.toarray() if sparse.issparse(X) else open_array(X, "X")
-    check_rows(values.shape, "X")
+    values = X.toarray() if sparse.issparse(X) else open_array(X)
+    check_rows(values.shape)
     if isinstance(X, list | tuple):
         # A list has no dtype: each of its columns shall keep its own Python type.
         values = np.array(X, dtype=object)

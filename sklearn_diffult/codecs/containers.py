@@ -29,7 +29,7 @@ def is_series(y: Any) -> bool:
 
 def template_of(X: Any) -> Any:
     """Return an empty container of the same kind, so that no training row is kept."""
-    if is_dataframe(X) or is_series(X):
+    if is_dataframe(X):
         return X.iloc[:0].copy()
     if sparse.issparse(X):
         return X.__class__((0, X.shape[1]), dtype=X.dtype)
@@ -38,7 +38,7 @@ def template_of(X: Any) -> Any:
     return np.asarray(X)[:0].copy()
 
 
-def open_array(X: Any, name: str) -> np.ndarray:
+def open_array(X: Any) -> np.ndarray:
     """Open nested sequences and array-likes.
 
     Raises
@@ -50,8 +50,8 @@ def open_array(X: Any, name: str) -> np.ndarray:
     """
     if hasattr(X, "columns") and not is_dataframe(X):
         raise TypeError(
-            f"{name} is a {type(X).__module__}.{type(X).__name__}; of data frames only those of "
-            f"pandas are supported. Give {name}.to_pandas()."
+            f"X is a {type(X).__module__}.{type(X).__name__}; of data frames only those of "
+            "pandas are supported. Give X.to_pandas()."
         )
     try:
         values = np.asarray(X)
@@ -59,62 +59,25 @@ def open_array(X: Any, name: str) -> np.ndarray:
         return values.astype(object) if values.dtype.kind == "T" else values
     except ValueError as error:
         raise ValueError(
-            f"{name} holds rows of different shapes; give rows (or images) of one shape. ({error})"
+            f"X holds rows of different shapes; give rows (or images) of one shape. ({error})"
         ) from error
 
 
-def check_rows(shape: tuple[int, ...], name: str) -> None:
+def check_rows(shape: tuple[int, ...]) -> None:
     """Raise a ValueError unless the shape is that of at least one row and column."""
     if 0 in shape:
-        raise ValueError(
-            f"{name} is empty: its shape is {shape}; give at least one row and one column."
-        )
+        raise ValueError(f"X is empty: its shape is {shape}; give at least one row and one column.")
     if not shape:
         raise ValueError(
-            f"{name} is no set of rows; give an array, a DataFrame, a sparse matrix, or a list of "
+            "X is no set of rows; give an array, a DataFrame, a sparse matrix, or a list of "
             "rows or images."
         )
     if len(shape) != 2:
         raise ValueError(
-            f"{name} has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
+            f"X has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
             "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one). Of a single "
             "column, reshape(-1, 1) or to_frame() makes a table, of a single row reshape(1, -1)."
         )
-
-
-def to_matrix(X: Any, name: str = "X") -> np.ndarray:
-    """Open flat image rows as a numeric array of shape (n_rows, n_pixels).
-
-    Raises
-    ------
-    TypeError
-        If a value is no number.
-    ValueError
-        If there are no rows, the array is not 2-D, or a value is missing or infinite.
-    """
-    values = X.toarray() if sparse.issparse(X) else open_array(X, name)
-    check_rows(values.shape, name)
-    if values.dtype == object and is_dataframe(X):
-        # Mixed nullable dtypes come out as objects although every column is numeric.
-        values = X.to_numpy(dtype=np.float64, na_value=np.nan)
-    if values.dtype.kind not in "buif":
-        raise TypeError(f"{name} has dtype {values.dtype}; pixels must be numbers or booleans.")
-    check_finite(values, name)
-    return values
-
-
-def check_finite(values: np.ndarray, name: str) -> None:
-    """Raise a ValueError where floats hold NaN or infinity."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(
-            f"{name} contains NaN or infinity; every pixel must be finite. Replace the values or "
-            "drop those images first."
-        )
-
-
-def rows_like(template: Any, values: np.ndarray) -> Any:
-    """Put an array of rows into a container like `template`, dtypes kept."""
-    return table_like(template, list(values.T))
 
 
 def table_like(template: Any, columns: list[np.ndarray]) -> Any:
@@ -178,7 +141,7 @@ def labels_like(template: Any, labels: np.ndarray) -> Any:
     if is_series(template):
         return template.__class__(labels, name=template.name, dtype=template.dtype)
     if is_dataframe(template):
-        return rows_like(template, labels.reshape(len(labels), -1))
+        return table_like(template, list(labels.reshape(len(labels), -1).T))
     if isinstance(template, list):
         return labels.tolist()
     return labels.astype(np.asarray(template).dtype, copy=False)

@@ -14,11 +14,11 @@ from scipy import sparse
 from sklearn_diffult._warnings import warn
 from sklearn_diffult.codecs.containers import (
     append_decoded,
-    check_finite,
+    check_rows,
+    is_dataframe,
     open_array,
-    rows_like,
+    table_like,
     template_of,
-    to_matrix,
 )
 from sklearn_diffult.codecs.states import State, claim, template_from_state, template_to_state
 
@@ -99,7 +99,7 @@ class ImageCodec:
         if self.mode_ is not None:
             return [Image.fromarray(image) for image in values]
         if self.flat_template_ is not None:
-            return rows_like(self.flat_template_, values.reshape(len(values), -1))
+            return table_like(self.flat_template_, list(values.reshape(len(values), -1).T))
         return values
 
     def has_fractions(self, encoded: torch.Tensor) -> bool:
@@ -110,7 +110,7 @@ class ImageCodec:
 
     def append(self, X: Any, encoded: torch.Tensor) -> Any:
         """Append encoded images to the original ones."""
-        return append_decoded(list(X) if self.mode_ is not None else X, encoded, self.decode)
+        return append_decoded(X, encoded, self.decode)
 
     def to_state(self) -> State:
         """Return what ``fit`` learnt as a dict for JSON and a dict of arrays, here empty."""
@@ -158,7 +158,7 @@ class ImageCodec:
         else:
             if sparse.issparse(X):
                 raise TypeError("X is sparse; images must be dense arrays. Use X.toarray().")
-            pixels = open_array(X, "X")
+            pixels = open_array(X)
         _check_pixels(pixels, getattr(self, "pixel_shape_", None))
         return pixels
 
@@ -178,7 +178,14 @@ class ImageCodec:
                 f"image_shape={self.image_shape!r} describes flat rows, but X has {np.ndim(X)} "
                 "axes; leave image_shape=None for arrays that already have image axes."
             )
-        values = to_matrix(X)
+        values = open_array(X)
+        check_rows(values.shape)
+        is_mixed = values.dtype == object and is_dataframe(X)
+        if is_mixed and all(dtype.kind in "buif" for dtype in X.dtypes):
+            # Numbers of several nullable dtypes come out as objects.
+            values = X.to_numpy(dtype=np.float64, na_value=np.nan)
+        if values.dtype.kind not in "buif":
+            raise TypeError(f"X has dtype {values.dtype}; pixels must be numbers or booleans.")
         if values.shape[1] != np.prod(self.image_shape):
             raise ValueError(
                 f"image_shape={self.image_shape!r} needs rows of {np.prod(self.image_shape)} "
@@ -258,7 +265,11 @@ def _check_pixels(pixels: np.ndarray, seen: tuple[int, ...] | None) -> None:
         )
     if 0 in pixels.shape:
         raise ValueError(f"X is empty: its shape is {pixels.shape}; give at least one image.")
-    check_finite(pixels, "X")
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise ValueError(
+            "X contains NaN or infinity; every pixel must be finite. Replace the values or drop "
+            "those images first."
+        )
     layout = _layout(pixels.shape[1:])
     sides = [pixels.shape[layout.split().index(axis)] for axis in "hw"]
     if min(sides) < MIN_SIDE:

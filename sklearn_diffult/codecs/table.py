@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -96,15 +96,12 @@ class TableCodec:
         self.max_one_hot = max_one_hot
 
     def fit(self, X: Any, sample_weight: np.ndarray | None = None) -> TableCodec:
-        """Learn every column; rows of weight zero count for nothing."""
+        """Learn every column from rows of positive weights."""
         columns = open_columns(X)
-        weights = np.ones(len(columns[0].values)) if sample_weight is None else sample_weight
-        counted = weights > 0
-        weights = np.asarray(weights, dtype=np.float64)[counted]
+        n_rows = len(columns[0].values)
+        weights = np.ones(n_rows) if sample_weight is None else np.asarray(sample_weight, float)
         names = list(X.columns) if is_dataframe(X) else None
         are_categories = _resolve_categories(self.categorical_features, columns, names)
-        if not counted.all():
-            columns = [replace(column, values=column.values[counted]) for column in columns]
         pairs = list(zip(columns, are_categories, strict=True))
         max_one_hot = self.max_one_hot
         self.fields_ = [Field.fit(*pair, weights, max_one_hot) for pair in pairs]

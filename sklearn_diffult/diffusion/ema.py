@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-M = TypeVar("M", bound=nn.Module)
+from sklearn_diffult.diffusion.denoiser import Denoiser
 
 
-class ExponentialMovingAverage(Generic[M]):
-    """Average of a module's parameters over the samples it was trained on.
+class ExponentialMovingAverage:
+    """Average of a denoiser's parameters over the samples it was trained on.
 
     Parameters
     ----------
-    module : Module
-        The module to follow; buffers are copied as they are.
+    module : Denoiser
+        The one to follow; buffers are copied as they are.
     half_life : float
         Samples after which a parameter's share has halved. Early in training it is shortened to
         a twentieth of the samples seen, so that the initial values fade (Karras et al. 2022,
         appendix F.2).
     """
 
-    def __init__(self, module: M, half_life: float):
-        self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
+    def __init__(self, module: Denoiser, half_life: float):
+        self.module: Denoiser = copy.deepcopy(module).eval().requires_grad_(False)
         self.half_life = half_life
         self._n_seen = 0
         self._source = module

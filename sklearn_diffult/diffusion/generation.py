@@ -82,7 +82,8 @@ def generate(
     labels, positions : ndarray of int, shape (n_rows,)
         Class index of each row, and its number among the rows of its class, from 0 on.
     real : tuple of Tensor "m ..." and ndarray of int, shape (m,)
-        Clean real rows and their class indices, which a plan with a start needs.
+        Clean real rows and their class indices, which a plan with a start begins at; without them
+        it begins at pure noise.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def generate(
         autocast(device, dtype),
     ):
         grid = sigma_grid(plan.n_steps, denoiser.sigma_data)
-        if plan.start is not None:
+        if plan.start is not None and real is not None:
             highest = plan.start_noise * denoiser.sigma_data
             grid = torch.cat([grid.new_tensor([highest]), grid[grid < 0.9 * highest]])
         grid = grid.float()

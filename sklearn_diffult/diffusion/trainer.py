@@ -246,7 +246,7 @@ class _Training:
         self._micro_batch = plan.batch_size
         self._started = time.perf_counter()
         self._kept, self._is_kept = kept, False
-        self._is_kept = self._keep_if_finite()
+        self._keep_if_finite()
 
     @property
     def rows_per_second(self) -> float:
@@ -280,7 +280,7 @@ class _Training:
             return
         self.losses += unread
         if self.step % KEEP_EVERY == 0:
-            self._is_kept = self._keep_if_finite()
+            self._keep_if_finite()
 
     def result(self) -> TrainingResult:
         """Return what was reached; training is over then.
@@ -348,22 +348,22 @@ class _Training:
         except Exception as error:  # whatever a state of other shapes leads to
             checkpoint.warn_unusable(f"{type(error).__name__}: {error}")
             self._load(before)
-        self._is_kept = self._keep_if_finite()
+        self._keep_if_finite()
 
-    def _keep_if_finite(self) -> bool:
-        """Keep the state to go back to, if it is good; tell whether there is one."""
+    def _keep_if_finite(self) -> None:
+        """Keep the state to go back to, if it is good."""
         tensors: list[Tensor] = [*self._parameters, *self._average.module.parameters()]
         for moments in self._optimizer.state.values():
             tensors += [moment for moment in moments.values() if isinstance(moment, Tensor)]
         if not _are_finite(tensors):
-            return self._is_kept
+            return
         try:
             self._kept.seek(0)
             self._kept.truncate()
             torch.save(self.state(), self._kept)
+            self._is_kept = True
         except (OSError, RuntimeError):  # torch's way of saying that the disk is full
-            return False
-        return True
+            self._is_kept = False
 
     def _go_back(self, losses: list[float]) -> None:
         found = next(loss for loss in losses if not math.isfinite(loss))

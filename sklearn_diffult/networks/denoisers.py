@@ -45,7 +45,7 @@ DENOISER_NETWORKS: dict[str, NetworkFactory] = {
 IMAGE_NETWORKS = ("unet", "unet_large")
 
 
-def named_network(name: str, sample_shape: tuple[int, ...], is_image: bool) -> NetworkFactory:
+def named_network(name: str, sample_shape: tuple[int, ...]) -> NetworkFactory:
     """Return a line of the table, for ``"auto"`` the one that suits the rows.
 
     Raises
@@ -53,6 +53,7 @@ def named_network(name: str, sample_shape: tuple[int, ...], is_image: bool) -> N
     ValueError
         If the network is for images and the rows are a table, or the other way round.
     """
+    is_image = len(sample_shape) == 3
     default = "unet" if is_image else "mlp"
     name = default if name == "auto" else name
     if (name in IMAGE_NETWORKS) != is_image:
