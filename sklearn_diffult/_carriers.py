@@ -261,7 +261,8 @@ class BalancedRows:
         raise ValueError(
             "scikit-learn's Pipeline cannot hand on the rows, labels and weights of "
             "DiffusionBalancer to this step: it passes X alone, and only a "
-            f"WeightedTorchClassifier right after the balancer can unpack it. {USE_OUR_PIPELINE}"
+            f"WeightedTorchClassifier right after the balancer can unpack it. {USE_OUR_PIPELINE} "
+            "Without a pipeline use fit_resample in the place of fit_transform."
         )
 
     __array__ = __len__ = __iter__ = __getitem__ = _refuse
@@ -287,8 +288,14 @@ def receive(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]:
     Raises
     ------
     ValueError
-        If both the balancer and the user give weights, or the balancer's belong to other rows.
+        If both the balancer and the user give weights, the balancer's belong to other rows, or
+        weights are text.
     """
+    if isinstance(sample_weight, str):
+        raise ValueError(
+            f"sample_weight={sample_weight!r} must be one number per row; it is class_weight that "
+            "takes 'balanced'."
+        )
     if isinstance(X, BalancedRows):
         rows, labels = X.X, X.y
         weights: Weights | None = X.sample_weight

@@ -1,7 +1,4 @@
-"""What a weighted training loop is made of: batches, schedule, hold-out, early stopping.
-
-Besides, what both estimators need around it: pickles for any device, a private global generator.
-"""
+"""What a weighted training loop is made of; pickles and global state of both estimators."""
 
 from __future__ import annotations
 
@@ -29,6 +26,7 @@ from sklearn_diffult._torch import (
     threads_for,
     undisturbed,
 )
+from sklearn_diffult._warnings import warn
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -53,9 +51,13 @@ class Rows(NamedTuple):
 def of_positive_weight(
     X: Any, y: np.ndarray, weights: np.ndarray
 ) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Drop rows of weight zero."""
+    """Drop rows of weight zero; warn of classes that have no others."""
     keep = weights > 0
-    return (X, y, weights) if keep.all() else (_safe_indexing(X, keep), y[keep], weights[keep])
+    if keep.all():
+        return X, y, weights
+    if keep.any() and (lost := np.setdiff1d(y, y[keep]).tolist()):
+        warn(f"All rows of these classes weigh 0, so the classifier will not know them: {lost}.")
+    return _safe_indexing(X, keep), y[keep], weights[keep]
 
 
 def weighted_batches(

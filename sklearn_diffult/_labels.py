@@ -39,8 +39,8 @@ def check_objects(y: Any) -> None:
     if gaps:
         few = first_few([str(row) for row in gaps])
         raise ValueError(
-            f"Input y contains NaN, None or NA: {len(gaps)} rows have no label (row {few}). Drop "
-            "these rows, or give them a label of their own."
+            f"Input y contains NaN, None or NA; rows without a label: {len(gaps)} (row {few}). "
+            "Drop them, or give them a label of their own."
         )
     text = next((label for label in labels if isinstance(label, str)), None)
     number = next((label for label in labels if isinstance(label, Real)), None)

@@ -43,6 +43,7 @@ from sklearn_diffult._torch import (
 )
 from sklearn_diffult.augmentations import Augmentation, resolve_augmentations
 from sklearn_diffult.codecs import check_rows, has_columns, looks_like_images, make_codec
+from sklearn_diffult.codecs.containers import is_series
 from sklearn_diffult.codecs.image import tell_other_scale
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier, randomness
 
@@ -60,7 +61,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     module : str, torch.nn.Module or callable, default="auto"
-        ``"resnet"`` (about 0.3 million parameters), ``"mlp"``, or ``"auto"``: the first for
+        ``"resnet"`` (about 0.46 million parameters), ``"mlp"``, or ``"auto"``: the first for
         images, the second for tables. A module is copied, never changed. A callable
         ``(sample_shape, n_classes) -> torch.nn.Module`` gets the shape of one encoded row, "c h w"
         or "d". Modules map float32 rows "n ..." to logits "n classes".
@@ -131,7 +132,8 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    ``fit`` costs steps times batch size. Results agree from run to run on one machine only.
+    ``fit`` costs steps times batch size. Results agree from run to run on one machine only. A
+    pickle holds the optimiser's state as well, for ``partial_fit``: thrice the module's size.
 
     References
     ----------
@@ -350,7 +352,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         return of_positive_weight(X, y, weights)
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
-        if has_columns(X):
+        if has_columns(X) or is_series(X):
             # scikit-learn's check would make one dtype of them all; the codec checks each.
             check_rows(np.shape(X))
             return X if reset else compare_columns(self, X)

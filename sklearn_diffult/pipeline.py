@@ -9,11 +9,12 @@ import imblearn.pipeline
 import numpy as np
 from sklearn import get_config
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.feature_selection import RFE, RFECV, SelectFromModel
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline as SklearnPipeline
 from sklearn.utils import Bunch
-from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.metadata_routing import MetadataRouter, get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_diffult._carriers import all_equal, attach_weights, detach_weights, receive
@@ -169,8 +170,11 @@ class Pipeline(imblearn.pipeline.Pipeline):
                     "DiffusionBalancer"
                 )
         name, final = self.steps[-1]
-        if final is None or final == "passthrough" or weight_parameter(final):
+        if final is None or final == "passthrough":
             return None
+        if weight_parameter(final):
+            refusal = _refusal_by_routing(final)
+            return refusal and _message(refusal.rstrip("."))
         found, deaf = type(final).__name__, _deaf_part(final)
         reason = "" if deaf == found else f", as the {deaf} inside it does not"
         return _message(f"the final step {name!r} ({found}) does not take them{reason}")
@@ -259,6 +263,24 @@ def _deaf_part(estimator: Any) -> str:
     if part is not None:
         return _deaf_part(part)
     return repr(estimator) if isinstance(estimator, str) else type(estimator).__name__
+
+
+def _refusal_by_routing(estimator: Any) -> str | None:
+    """What metadata routing would say to weights once rows are made; None where they arrive.
+
+    Scorers and transformers inside are asked too, whether they want them.
+    """
+    if not get_config()["enable_metadata_routing"] or isinstance(
+        estimator, _USE_WEIGHTS_THEMSELVES
+    ):
+        return None
+    routing = get_routing_for_object(estimator)
+    if isinstance(routing, MetadataRouter):
+        try:
+            routing.route_params(caller="fit", params={"sample_weight": np.ones(1)})
+        except UnsetMetadataPassedError as error:
+            return str(error)
+    return next(filter(None, map(_refusal_by_routing, _learning_parts(estimator))), None)
 
 
 def _resamples(estimator: Any) -> bool:

@@ -138,6 +138,11 @@ def rows_to_generate(
     asked = repr(target)
     if callable(target):
         target = target(labels)
+        if not isinstance(target, Mapping):
+            raise TypeError(
+                f"sampling_strategy={asked} returned {target!r}; it must return a dict from label "
+                "to number of rows."
+            )
     if isinstance(target, Integral):
         target = float(target)
     if isinstance(target, Mapping):

@@ -208,6 +208,8 @@ def test_an_image_shape_for_rows_that_are_images_already_is_refused(make):
         (IMAGES.swapaxes(1, 2), ["(9, 8)", "fit saw (8, 9)", "same size"]),
         (np.repeat(IMAGES[..., None], 3, axis=-1), ["(8, 9, 3)", "fit saw (8, 9)", "same size"]),
         (with_value(IMAGES, np.nan), ["X", "NaN"]),
+        (IMAGES[0], ["X has 2 axes", "X[None]"]),
+        (Image.fromarray(IMAGES[0]), ["X has 2 axes", "[X]"]),
     ],
 )
 def test_images_that_change_between_fit_and_predict_are_refused(X, expected):
@@ -225,6 +227,17 @@ def test_tables_that_change_between_fit_and_predict_are_refused():
         fitted.predict(TABLE[:, :2])
     with pytest.raises(ValueError, match="X"):
         fitted.predict(IMAGES)
+    frame = pd.DataFrame(TABLE).astype({0: str})
+    with pytest.raises(ValueError, match=r"X has 1 axes.*iloc\[\[i\]\]"):
+        classifier().fit(frame, Y).predict(frame.iloc[0])
+
+
+@pytest.mark.usefixtures("no_training")
+def test_columns_of_text_that_are_listed_nowhere_and_names_of_files_are_refused():
+    frame = pd.DataFrame(TABLE).astype({0: str, 1: str})
+    message = ["column 1 of X", "str", "name this column in categorical_features too", "'auto'"]
+    assert_refused(balancer(categorical_features=[0]), frame, Y, message)
+    assert_refused(balancer(), [f"{i}.png" for i in range(12)], Y, ["'0.png'", "Image.open"])
 
 
 # y ------------------------------------------------------------------------------------
@@ -242,9 +255,9 @@ BAD_Y = {
     "one class of strings": (np.full(12, "cat"), ["y", "'cat'", "at least 2 classes"]),
     "fractions": (np.linspace(0, 1, 12), ["continuous"]),
     "NaN": (np.where(Y == 0, np.nan, 1.0), ["y", "NaN"]),
-    "None among text": (text_with(None), ["y", "no label", "row"]),
-    "NA among text": (text_with(pd.NA), ["y", "no label", "row"]),
-    "NaN among text": (text_with(np.nan), ["y", "no label", "row"]),
+    "None among text": (text_with(None), ["y", "without a label", "row"]),
+    "NA among text": (text_with(pd.NA), ["y", "without a label", "row"]),
+    "NaN among text": (text_with(np.nan), ["y", "without a label", "row"]),
     "columns of text": (np.repeat(Y.astype(str)[:, None], 2, axis=1), ["one label per row"]),
     "mixed objects": (
         np.array([0, "a"] * 6, dtype=object),
@@ -437,6 +450,7 @@ def test_every_parameter_is_tried(make):
         (0.1, ["sampling_strategy=0.1", "(0: 8, 1: 4)", "the ratio of small to large"]),
         (True, ["sampling_strategy=True", "number of rows or a ratio"]),
         ("majority", ["'sampling_strategy'", "'not majority'"]),
+        (lambda y: 8, ["sampling_strategy=<function", "returned 8", "a dict"]),
         (lambda y: {1: 8.5}, ["sampling_strategy[1]=8.5", "whole number"]),
         ({1: "8"}, ["sampling_strategy[1]='8'", "whole number"]),
         ({1: 8.5}, ["sampling_strategy[1]=8.5", "whole number"]),

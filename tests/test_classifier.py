@@ -166,7 +166,8 @@ def test_a_zero_weight_row_changes_nothing(overlapping, weight_mode, early_stopp
     model = quick(weight_mode=weight_mode, early_stopping=early_stopping)
     without = clone(model).fit(X, y, weights)
     X_more, y_more = np.r_[[[1e6, -1e6]], X, [[-9.0, 0.0]]], np.r_[2, y, 0]
-    with_zeros = clone(model).fit(X_more, y_more, np.r_[0, weights, 0])
+    with pytest.warns(UserWarning, match=r"weigh 0, so the .* will not know them: \[2\]"):
+        with_zeros = clone(model).fit(X_more, y_more, np.r_[0, weights, 0])
     np.testing.assert_array_equal(with_zeros.classes_, without.classes_)
     np.testing.assert_array_equal(with_zeros.predict_proba(X), without.predict_proba(X))
 
@@ -226,6 +227,7 @@ def test_the_prior_of_logit_adjustment_is_the_share_of_weight(overlapping):
         ([1, 1, np.nan, 1], "NaN"),
         ([1, 1, 1], "shape"),
         ([0, 0, 0, 0], "non-zero|positive weight"),
+        ("balanced", "sample_weight='balanced' must be one number per row; it is class_weight"),
     ],
 )
 def test_weights_that_mean_nothing_are_refused(weights, message):

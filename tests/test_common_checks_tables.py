@@ -281,8 +281,8 @@ def test_columns_are_counted_and_named_and_rows_have_no_sample_indices():
         (np.linspace(0, 1, 60), "Unknown label type"),
         (np.ones((60, 3), dtype=int), "Multilabel and multioutput targets are not supported"),
         (np.zeros(60), "one class only"),
-        (["few"] * 59 + [None], "1 rows have no label"),
-        ([0.0] * 30 + [1.0] * 29 + [np.nan], r"1 rows have no label \(row 59\)"),
+        (["few"] * 59 + [None], "rows without a label: 1"),
+        ([0.0] * 30 + [1.0] * 29 + [np.nan], r"rows without a label: 1 \(row 59\)"),
     ],
     ids=["continuous", "multilabel", "one class", "a gap", "a gap among numbers"],
 )

@@ -382,8 +382,8 @@ def test_a_strategy_is_of_the_rows_that_the_steps_before_leave():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda y: [*y[:-1], None], ValueError, "1 rows have no label"),
-        (lambda y: [*y[:-1], np.nan], ValueError, "1 rows have no label"),
+        (lambda y: [*y[:-1], None], ValueError, "rows without a label: 1"),
+        (lambda y: [*y[:-1], np.nan], ValueError, "rows without a label: 1"),
         (lambda y: [*y[:-1], 7], TypeError, "y mixes text and numbers, such as '.*' and 7"),
         (lambda y: np.array([*y[:-1], 7], dtype=object), TypeError, "y mixes text and numbers"),
         (lambda y: ["many"] * len(y), ValueError, "y holds one class only"),
@@ -409,6 +409,22 @@ def test_the_part_that_takes_no_weights_is_named():
         make_pipeline(balancer(), make_pipeline("passthrough")).fit(X, Y)
 
 
+@pytest.mark.usefixtures("routing")
+def test_who_has_not_said_whether_it_wants_weights_is_named_before_training(monkeypatch):
+    monkeypatch.setattr("sklearn_diffult.stages.train", None)
+    line = LogisticRegression().set_fit_request(sample_weight=True)
+    scaled = make_sklearn(StandardScaler(), line)
+    for final, deaf in (
+        (GridSearchCV(line, {"C": [1, 2]}, cv=2), "LogisticRegression.score"),
+        (scaled, "StandardScaler.fit_transform"),
+        (CalibratedClassifierCV(scaled, cv=2), "StandardScaler.fit_transform"),
+    ):
+        with pytest.raises(ValueError, match=f"reach the final step.*{deaf}"):
+            pipe(OURS, final).fit(X, Y)
+
+
 def test_labels_are_asked_for_as_the_balancer_asks():
-    with pytest.raises(ValueError, match="DiffusionBalancer requires y to be passed, but y is None"):
+    with pytest.raises(
+        ValueError, match="DiffusionBalancer requires y to be passed, but y is None"
+    ):
         pipe(OURS, torch_classifier()).fit(X)

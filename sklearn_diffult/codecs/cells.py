@@ -45,8 +45,8 @@ class Cells:
     missing: Any = None
     is_declared: bool = False
 
-    def as_numbers(self) -> np.ndarray:
-        """Return float64 of shape (n_rows,), NaN where missing.
+    def as_numbers(self, is_first: bool = False) -> np.ndarray:
+        """Return float64 of shape (n_rows,), NaN where missing; `is_first` in ``fit``.
 
         Raises
         ------
@@ -57,10 +57,12 @@ class Cells:
         """
         if self.kind == "text" and (present := [v for v in self.values if v is not None]):
             first = next((v for v in present if not isinstance(v, Real)), present[0])
+            way_out = "fit anew on text, named in categorical_features if that lists columns"
+            if is_first:
+                way_out = "name this column in categorical_features too, or leave that 'auto'"
             raise TypeError(
                 f"{self.title} holds {type(first).__name__} such as {first!r}, where numbers are "
-                "expected; replace such values (astype(float) makes numbers of text), or fit anew "
-                "on text throughout, named in categorical_features if that lists columns."
+                f"expected; {way_out}, or replace such values (numbers as text by astype(float))."
             )
         numbers = self.values.astype(np.float64)
         if np.isinf(numbers).any():

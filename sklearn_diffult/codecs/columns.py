@@ -67,7 +67,7 @@ def fit_column(
     """Learn the encoding of a column from cells of positive weights."""
     if is_category:
         return CategoryColumn.fit(cells, max_one_hot)
-    values = cells.as_numbers()
+    values = cells.as_numbers(is_first=True)
     present = ~np.isnan(values)
     codec: ColumnCodec
     if len(distinct := np.unique(values[present])) <= 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def open_array(X: Any) -> np.ndarray:
     Raises
     ------
     TypeError
-        If `X` is a data frame of another library than pandas.
+        If `X` is a data frame of another library than pandas, or a list of text.
     ValueError
         If rows have different lengths.
     """
@@ -52,6 +53,11 @@ def open_array(X: Any) -> np.ndarray:
         raise TypeError(
             f"X is a {type(X).__module__}.{type(X).__name__}; of data frames only those of "
             "pandas are supported. Give X.to_pandas()."
+        )
+    if isinstance(X, list | tuple) and X and isinstance(X[0], str | PathLike):
+        raise TypeError(
+            f"X holds {X[0]!r} where a row or an image is expected; files are opened first: "
+            "[PIL.Image.open(path) for path in X]."
         )
     try:
         values = np.asarray(X)
@@ -74,9 +80,10 @@ def check_rows(shape: tuple[int, ...]) -> None:
         )
     if len(shape) != 2:
         raise ValueError(
-            f"X has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images as "
-            "one array of 3 or 4 axes (numpy.stack turns a list of arrays into one). Of a single "
-            "column, reshape(-1, 1) or to_frame() makes a table, of a single row reshape(1, -1)."
+            f"X has {len(shape)} axes; expected 2D rows (n_rows, n_columns), or images, which are "
+            "one array of 3 or 4 axes, and no list of arrays: numpy.stack makes one of it. Of a "
+            "single column, reshape(-1, 1) or to_frame() makes a table, of a single row "
+            "reshape(1, -1), or iloc[[i]] of the DataFrame."
         )
 
 

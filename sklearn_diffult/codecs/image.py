@@ -176,7 +176,8 @@ class ImageCodec:
         if np.ndim(X) != 2:
             raise ValueError(
                 f"image_shape={self.image_shape!r} describes flat rows, but X has {np.ndim(X)} "
-                "axes; leave image_shape=None for arrays that already have image axes."
+                "axes; give X.reshape(len(X), -1), or fit with image_shape=None, for arrays that "
+                "have image axes."
             )
         values = open_array(X)
         check_rows(values.shape)
@@ -254,6 +255,8 @@ def _check_pixels(pixels: np.ndarray, seen: tuple[int, ...] | None) -> None:
     if pixels.ndim not in (3, 4):
         is_flat = seen is not None and pixels.ndim == 2 and pixels.shape[1] == math.prod(seen)
         hint = f" fit saw {seen}: X.reshape(-1, *{seen})." if is_flat else ""
+        if pixels.shape == seen:
+            hint = " Of one image give X[None], of a Pillow image [X]."
         raise ValueError(
             f"X has {pixels.ndim} axes; images are (n, height, width), (n, height, width, "
             f"channels), (n, channels, height, width), or flat rows with image_shape.{hint}"
