@@ -26,7 +26,7 @@ from sklearn_diffult._torch import (
     threads_for,
     undisturbed,
 )
-from sklearn_diffult._warnings import warn
+from sklearn_diffult._warnings import first_few, warn
 from sklearn_diffult.augmentations import Augmentation
 
 _STEPS_PER_READING = 25
@@ -49,14 +49,16 @@ class Rows(NamedTuple):
 
 
 def of_positive_weight(
-    X: Any, y: np.ndarray, weights: np.ndarray
+    X: Any, y: np.ndarray, weights: np.ndarray, tell: bool = False
 ) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Drop rows of weight zero; warn of classes that have no others."""
+    """Drop rows of weight zero; tell which classes lose all of theirs, if two or more stay."""
     keep = weights > 0
     if keep.all():
         return X, y, weights
-    if keep.any() and (lost := np.setdiff1d(y, y[keep]).tolist()):
-        warn(f"All rows of these classes weigh 0, so the classifier will not know them: {lost}.")
+    kept, lost = np.unique(y[keep]), np.setdiff1d(y, y[keep]).tolist()
+    if tell and lost and len(kept) > 1:
+        few = first_few([repr(label) for label in lost])
+        warn(f"All rows of these classes weigh 0, so nothing is learnt of them: {few}.")
     return _safe_indexing(X, keep), y[keep], weights[keep]
 
 

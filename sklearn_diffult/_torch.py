@@ -95,20 +95,25 @@ def new_generator(seed: int, device: torch.device | str = "cpu") -> torch.Genera
     return torch.Generator(device=device).manual_seed(int(seed))
 
 
+def empty_as(tensor: Tensor) -> Tensor:
+    """Return memory on the CPU for a tensor of the meta device, in the same layout.
+
+    `Module.to_empty` does so too, but imports sympy.
+    """
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+
 def build(factory: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
     """Build a network and draw every parameter from `generator`.
 
     Modules are made on the meta device, where torch's own initialisation neither costs anything
     nor consumes the global random state. A module that wants something other than the defaults
-    below defines ``reset_parameters(generator)``; it is called after its children's.
+    below defines ``reset_parameters(generator)``; it is called after its children's. Its state is
+    all in its ``state_dict()``, and parameters are not shared.
     """
     with torch.device("meta"):
         network = factory()
-    # Not `to_empty`, which imports sympy.
-    empty = {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-        for name, tensor in network.state_dict().items()
-    }
+    empty = {name: empty_as(tensor) for name, tensor in network.state_dict().items()}
     network.load_state_dict(empty, assign=True)
     network = network.to(torch.float32)
     _initialise(network, generator)

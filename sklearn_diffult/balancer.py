@@ -90,8 +90,8 @@ class DiffusionBalancer(TransformerFace, Results, Savable, BaseOverSampler):
         Optimisation steps. ``"auto"``: ``60 * n_rows / batch_size`` for images, at least 1,000;
         ``25 * sqrt(n_rows)`` for tables, at least 400; never over 30,000.
     batch_size : int or "auto", default="auto"
-        Rows per step; ``"auto"`` is 64 for images, 128 for tables. Above that it is cut down to
-        the number of rows, and makes no difference in generation.
+        Rows per step; ``"auto"`` is 64 for images, 128 for tables. A larger one is cut down to
+        the number of rows, or to these if rows are fewer, and makes no difference in generation.
     learning_rate : float or "auto", default="auto"
         Its peak; it warms up over 5 % of the steps and falls to 0 as a cosine. ``"auto"`` is 0.001
         for images, 0.003 for tables.

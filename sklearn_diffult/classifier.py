@@ -349,7 +349,7 @@ class WeightedTorchClassifier(Portable, ClassifierMixin, BaseEstimator):
         X = self._check_rows(X, reset)
         check_consistent_length(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        return of_positive_weight(X, y, weights)
+        return of_positive_weight(X, y, weights, tell=reset)
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
         if has_columns(X) or is_series(X):

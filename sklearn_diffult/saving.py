@@ -36,6 +36,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_diffult._files import replace_file
 from sklearn_diffult._fitting import Portable
+from sklearn_diffult._torch import empty_as
 from sklearn_diffult.codecs import ImageCodec, TableCodec
 from sklearn_diffult.codecs.states import claim, plain
 from sklearn_diffult.diffusion.denoiser import Denoiser
@@ -121,7 +122,7 @@ class Savable(Portable):
             with safe_open(path, framework="pt", device="cpu") as file:
                 head = json.loads((file.metadata() or {}).get(KEY, "{}"))
                 _check_version(head)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return _restore(cls, _content(head, tensors), tensors)
         except (SafetensorError, *_SIGNS_OF_DAMAGE) as error:
             raise ValueError(
@@ -312,7 +313,9 @@ def _restore_denoiser(
         claim(type(n_groups) is int and n_groups > 0, "groups")
         claim(norm.num_channels % n_groups == 0, "groups")
         norm.num_groups = n_groups
-    denoiser.load_state_dict(state, assign=True)
+    # In the layout that the network wants, which files do not keep.
+    own = {key: empty_as(like).copy_(state[key]) for key, like in denoiser.state_dict().items()}
+    denoiser.load_state_dict(own, assign=True)
     return denoiser.eval().requires_grad_(False)
 
 

@@ -208,8 +208,8 @@ def test_an_image_shape_for_rows_that_are_images_already_is_refused(make):
         (IMAGES.swapaxes(1, 2), ["(9, 8)", "fit saw (8, 9)", "same size"]),
         (np.repeat(IMAGES[..., None], 3, axis=-1), ["(8, 9, 3)", "fit saw (8, 9)", "same size"]),
         (with_value(IMAGES, np.nan), ["X", "NaN"]),
-        (IMAGES[0], ["X has 2 axes", "X[None]"]),
-        (Image.fromarray(IMAGES[0]), ["X has 2 axes", "[X]"]),
+        (IMAGES[0], ["X is one image", "X[None]"]),
+        (Image.fromarray(IMAGES[0]), ["X is one image", "[X]"]),
     ],
 )
 def test_images_that_change_between_fit_and_predict_are_refused(X, expected):
@@ -219,6 +219,13 @@ def test_images_that_change_between_fit_and_predict_are_refused(X, expected):
             getattr(fitted, method)(X)
         for message in expected:
             assert message in str(caught.value)
+
+
+def test_one_colour_image_is_told_to_be_one():
+    colours = np.repeat(IMAGES[..., None], 3, axis=-1)
+    for images in (colours, colours.transpose(0, 3, 1, 2)):
+        with pytest.raises(ValueError, match=r"X is one image.*X\[None\]"):
+            classifier().fit(images, Y).predict(images[0])
 
 
 def test_tables_that_change_between_fit_and_predict_are_refused():

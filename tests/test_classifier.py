@@ -166,10 +166,16 @@ def test_a_zero_weight_row_changes_nothing(overlapping, weight_mode, early_stopp
     model = quick(weight_mode=weight_mode, early_stopping=early_stopping)
     without = clone(model).fit(X, y, weights)
     X_more, y_more = np.r_[[[1e6, -1e6]], X, [[-9.0, 0.0]]], np.r_[2, y, 0]
-    with pytest.warns(UserWarning, match=r"weigh 0, so the .* will not know them: \[2\]"):
+    with pytest.warns(UserWarning, match="weigh 0, so nothing is learnt of them: 2"):
         with_zeros = clone(model).fit(X_more, y_more, np.r_[0, weights, 0])
     np.testing.assert_array_equal(with_zeros.classes_, without.classes_)
     np.testing.assert_array_equal(with_zeros.predict_proba(X), without.predict_proba(X))
+
+
+def test_a_call_of_partial_fit_may_leave_a_class_without_weight(overlapping):
+    X, y, weights = overlapping
+    model = quick().partial_fit(X, y, classes=[0, 1])
+    model.partial_fit(X, y, sample_weight=weights * (y == 0))
 
 
 @pytest.mark.parametrize("weight_mode", ["sample", "loss"])

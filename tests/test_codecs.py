@@ -74,6 +74,13 @@ def test_images_of_every_layout_and_dtype_come_back_as_they_were(layout, dtype):
     assert_same_values(decoded, X)
 
 
+def test_flat_images_may_lie_in_columns_of_objects():
+    flat = pd.DataFrame(np.arange(128).reshape(2, 64))
+    mixed = flat.astype({3: object, 4: "Int64", 5: "Float64"})
+    codec = ImageCodec((8, 8)).fit(mixed)
+    assert torch.equal(codec.encode(mixed), ImageCodec((8, 8)).fit(flat).encode(flat))
+
+
 def test_channels_first_and_channels_last_encode_to_the_same_tensor():
     X = pixels((5, 8, 13, 3), "uint8")
     last, first = round_trip(X)[1], round_trip(np.moveaxis(X, -1, 1))[1]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_diffult._torch import new_generator
+from sklearn_diffult._torch import build, new_generator
 from sklearn_diffult.networks.classifiers import CLASSIFIER_NETWORKS, build_classifier
+from sklearn_diffult.networks.denoisers import DENOISER_NETWORKS
 from sklearn_diffult.networks.mlp_classifier import Dropout, drawing_from
 
 SHAPES = [(1, 8, 8), (3, 9, 13), (4, 28, 28), (1, 17, 64)]
@@ -28,6 +29,18 @@ def test_images_of_any_shape_become_features_and_their_linear_head_logits(name, 
     assert features.shape == (n_rows, network.head.in_features)
     assert network(rows).shape == (n_rows, 3)
     torch.testing.assert_close(network(rows), features @ network.head.weight.T + network.head.bias)
+
+
+@pytest.mark.parametrize("name", ["unet", "unet_large", "resnet"])
+def test_a_network_lies_in_memory_as_its_class_wants(name):
+    factory = (DENOISER_NETWORKS | CLASSIFIER_NETWORKS)[name]
+    built, wanted = (
+        build(lambda: factory((3, 28, 28), 4), new_generator(0)),
+        factory((3, 28, 28), 4),
+    )
+    kernels = [each for each in built.parameters() if each.ndim == 4]
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
+    assert [p.stride() for p in built.parameters()] == [p.stride() for p in wanted.parameters()]
 
 
 def test_the_table_network_takes_a_single_column():

@@ -65,6 +65,30 @@ def test_a_loaded_balancer_can_be_saved_again_and_fitted_again(digits, saved, tm
     assert loaded.fit(*digits).generate(1, 3).shape == (1, 8, 8)
 
 
+@pytest.mark.parametrize("kind", ["images", "table"])
+def test_a_file_that_is_overwritten_in_place_changes_no_loaded_balancer(kind, digits, tmp_path):
+    X, y = digits if kind == "images" else load_iris(return_X_y=True)
+    fitted = [DiffusionBalancer(n_steps=2, random_state=i).fit(X[i:90], y[i:90]) for i in range(2)]
+    for i, each in enumerate(fitted):
+        each.save(tmp_path / str(i))
+    loaded = DiffusionBalancer.load(tmp_path / "0")
+    content = (tmp_path / "1").read_bytes()
+    with open(tmp_path / "0", "r+b") as file:
+        file.write(content)
+        file.truncate(100)
+    label = y[0]
+    np.testing.assert_array_equal(loaded.generate(3, label), fitted[0].generate(3, label))
+
+
+def test_a_loaded_network_lies_in_memory_as_a_fitted_one(of_images, saved):
+    for one, other in zip(
+        of_images.denoiser_.parameters(),
+        DiffusionBalancer.load(saved).denoiser_.parameters(),
+        strict=True,
+    ):
+        assert one.stride() == other.stride()
+
+
 @pytest.mark.parametrize("labels", [["ab", "c"], [True, False], [1.0, 2.0]])
 def test_labels_of_every_kind_come_back(labels, tmp_path):
     X, y = load_iris(return_X_y=True)

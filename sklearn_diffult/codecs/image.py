@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -11,6 +12,7 @@ from einops import rearrange
 from PIL import Image
 from scipy import sparse
 
+from sklearn_diffult._missing import is_missing
 from sklearn_diffult._warnings import warn
 from sklearn_diffult.codecs.containers import (
     append_decoded,
@@ -174,15 +176,16 @@ class ImageCodec:
                 "Use X.toarray(), or image_shape=None for a table."
             )
         if np.ndim(X) != 2:
+            is_one = np.ndim(X) == 1
             raise ValueError(
                 f"image_shape={self.image_shape!r} describes flat rows, but X has {np.ndim(X)} "
-                "axes; give X.reshape(len(X), -1), or fit with image_shape=None, for arrays that "
-                "have image axes."
+                f"axes; give numpy.reshape(X, ({1 if is_one else len(X)}, -1)), or fit with "
+                "image_shape=None, for arrays that have image axes."
             )
         values = open_array(X)
         check_rows(values.shape)
         is_mixed = values.dtype == object and is_dataframe(X)
-        if is_mixed and all(dtype.kind in "buif" for dtype in X.dtypes):
+        if is_mixed and all(_holds_numbers(X.iloc[:, i]) for i in range(X.shape[1])):
             # Numbers of several nullable dtypes come out as objects.
             values = X.to_numpy(dtype=np.float64, na_value=np.nan)
         if values.dtype.kind not in "buif":
@@ -229,6 +232,13 @@ def _is_shape(image_shape: Any) -> TypeGuard[tuple[int, ...]]:
     )
 
 
+def _holds_numbers(series: Any) -> bool:
+    is_object = series.dtype == object
+    return series.dtype.kind in "buif" or (
+        is_object and all(isinstance(cell, Real) or is_missing(cell) for cell in series)
+    )
+
+
 def _is_pillow_list(X: Any) -> bool:
     return isinstance(X, list | tuple) and len(X) > 0 and isinstance(X[0], Image.Image)
 
@@ -252,11 +262,14 @@ def _open_pillow(images: Any) -> np.ndarray:
 
 
 def _check_pixels(pixels: np.ndarray, seen: tuple[int, ...] | None) -> None:
+    if pixels.shape == seen:
+        raise ValueError(
+            f"X is one image of shape {seen}, where several are expected; give X[None], of a "
+            "Pillow image [X]."
+        )
     if pixels.ndim not in (3, 4):
         is_flat = seen is not None and pixels.ndim == 2 and pixels.shape[1] == math.prod(seen)
         hint = f" fit saw {seen}: X.reshape(-1, *{seen})." if is_flat else ""
-        if pixels.shape == seen:
-            hint = " Of one image give X[None], of a Pillow image [X]."
         raise ValueError(
             f"X has {pixels.ndim} axes; images are (n, height, width), (n, height, width, "
             f"channels), (n, channels, height, width), or flat rows with image_shape.{hint}"
