@@ -55,7 +55,8 @@ def of_positive_weight(
     keep = weights > 0
     if keep.all():
         return X, y, weights
-    kept, lost = np.unique(y[keep]), np.setdiff1d(y, y[keep]).tolist()
+    kept = np.unique(y[keep])
+    lost = np.setdiff1d(y, kept).tolist()
     if tell and lost and len(kept) > 1:
         few = first_few([repr(label) for label in lost])
         warn(f"All rows of these classes weigh 0, so nothing is learnt of them: {few}.")

@@ -139,7 +139,7 @@ class AdamW(torch.optim.AdamW):
     """torch's, without its compiler.
 
     When first called, some of its methods import the compiler, to be left alone by it. That takes
-    seconds and 90 MiB in every process.
+    a second or two and about 90 MiB in every process.
     """
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))

@@ -270,9 +270,8 @@ def _refusal_by_routing(estimator: Any) -> str | None:
 
     Scorers and transformers inside are asked too, whether they want them.
     """
-    if not get_config()["enable_metadata_routing"] or isinstance(
-        estimator, _USE_WEIGHTS_THEMSELVES
-    ):
+    is_routed = get_config()["enable_metadata_routing"]
+    if not is_routed or isinstance(estimator, _USE_WEIGHTS_THEMSELVES):
         return None
     routing = get_routing_for_object(estimator)
     if isinstance(routing, MetadataRouter):

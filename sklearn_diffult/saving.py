@@ -122,7 +122,7 @@ class Savable(Portable):
             with safe_open(path, framework="pt", device="cpu") as file:
                 head = json.loads((file.metadata() or {}).get(KEY, "{}"))
                 _check_version(head)
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _restore(cls, _content(head, tensors), tensors)
         except (SafetensorError, *_SIGNS_OF_DAMAGE) as error:
             raise ValueError(
@@ -242,7 +242,8 @@ def _restore(cls: Any, content: dict[str, Any], tensors: dict[str, torch.Tensor]
         claim(part in parts, f"tensor {name!r}")
         claim(bool(torch.isfinite(tensor).all()), f"tensor {name!r}")
         parts[part][rest] = tensor
-    arrays = {name: tensor.numpy() for name, tensor in parts["codec"].items()}
+    # A file's tensors are parts of it, and change when it is overwritten: what is kept is copied.
+    arrays = {name: tensor.numpy().copy() for name, tensor in parts["codec"].items()}
     codec = CODECS[content["codec"]["kind"]].from_state(content["codec"]["state"], arrays)
     generation_plan(balancer, codec.is_image, torch.device("cpu"))
     classes = _labels_from_state(content["classes"])
@@ -313,7 +314,7 @@ def _restore_denoiser(
         claim(type(n_groups) is int and n_groups > 0, "groups")
         claim(norm.num_channels % n_groups == 0, "groups")
         norm.num_groups = n_groups
-    # In the layout that the network wants, which files do not keep.
+    # Copied into the layout that the network wants, which files do not keep.
     own = {key: empty_as(like).copy_(state[key]) for key, like in denoiser.state_dict().items()}
     denoiser.load_state_dict(own, assign=True)
     return denoiser.eval().requires_grad_(False)

@@ -201,6 +201,13 @@ def test_an_image_shape_for_rows_that_are_images_already_is_refused(make):
     assert_refused(make(image_shape=(8, 9)), IMAGES, Y, expected)
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("X", [3, FLAT[0]])
+def test_one_flat_image_and_one_number_are_told_the_shape_of_flat_rows(X):
+    messages = ["image_shape=(8, 9)", "numpy.reshape(X, (-1, 72))"]
+    assert_refused(balancer(image_shape=(8, 9)), X, Y, messages, errors=ValueError)
+
+
 @pytest.mark.parametrize(
     ("X", "expected"),
     [

@@ -176,10 +176,9 @@ class ImageCodec:
                 "Use X.toarray(), or image_shape=None for a table."
             )
         if np.ndim(X) != 2:
-            is_one = np.ndim(X) == 1
             raise ValueError(
                 f"image_shape={self.image_shape!r} describes flat rows, but X has {np.ndim(X)} "
-                f"axes; give numpy.reshape(X, ({1 if is_one else len(X)}, -1)), or fit with "
+                f"axes; give numpy.reshape(X, (-1, {math.prod(self.image_shape)})), or fit with "
                 "image_shape=None, for arrays that have image axes."
             )
         values = open_array(X)
